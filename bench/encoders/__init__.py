@@ -1,0 +1,1 @@
+"""Backbones and what a protocol evaluates."""

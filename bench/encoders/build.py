@@ -1,0 +1,114 @@
+"""Backbones from registry entries, and their weights as bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from bench.encoders.encoder import Encoder
+from bench.errors import CorruptPartError, RegistrationError, StoreError
+from bench.registry import Entry
+from bench.training.randomness import isolated_rng
+
+
+def build_backbone(entry: Entry, params: Mapping[str, Any], *, channels: int, seed: int) -> nn.Module:
+    """A freshly initialized backbone; the same seed gives the same weights, and global random states stay.
+
+    Args:
+        entry: of a backbone.
+        params: keyword arguments of the entry's function; the rest keep their defaults.
+        channels: of the input images.
+        seed: seeds the initialization alone, so that all methods start from the same backbone.
+
+    Raises:
+        RegistrationError: the function does not return a module with a whole number ``feature_dim``.
+        UnknownNameError, SpecError: a parameter is unknown or unfit.
+    """
+    with isolated_rng(seed):
+        module = entry.load()(channels, **entry.complete(params))
+    if not isinstance(module, nn.Module) or not isinstance(getattr(module, "feature_dim", None), int):
+        raise RegistrationError(
+            f"{entry.where}: backbone {entry.key!r} must return a torch module with the attribute feature_dim, "
+            f"the width of its pooled features. It returned {type(module).__name__}."
+        )
+    return module
+
+
+def make_encoder(
+    backbone: nn.Module,
+    *,
+    channels: int,
+    image_size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    origin: str,
+    identity: str,
+) -> Encoder:
+    """Wrap a backbone with its input contract; the arguments are the attributes of :class:`Encoder`."""
+    return Encoder(
+        module=backbone,
+        feature_dim=int(backbone.feature_dim),  # type: ignore[arg-type]
+        channels=channels,
+        image_size=image_size,
+        mean=tuple(mean),
+        std=tuple(std),
+        origin=origin,
+        identity=identity,
+    )
+
+
+def weights_to_bytes(module: nn.Module, *, metadata: Mapping[str, str] | None = None) -> bytes:
+    """Every parameter and persistent buffer of ``module`` in the safetensors format; equal weights give equal bytes."""
+    tensors = {name: _plain(tensor) for name, tensor in module.state_dict().items()}
+    # safetensors writes metadata in the order of a hash map: one entry has only one order
+    packed = {"jointbench": json.dumps(dict(metadata), sort_keys=True)} if metadata else None
+    data: bytes = safetensors.torch.save(tensors, packed)
+    return data
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """An own copy on the CPU in the default layout, whatever the training used."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
+
+
+def load_weights(module: nn.Module, data: bytes, *, where: str = "these weights") -> None:
+    """Fill ``module`` with what :func:`weights_to_bytes` made; every tensor must be there, and no other.
+
+    Args:
+        module: a backbone of the same architecture; its data type is kept.
+        data: safetensors bytes.
+        where: names the source in error messages.
+
+    Raises:
+        CorruptPartError: the bytes are not safetensors.
+        StoreError: tensors are missing, unexpected or of another shape; the message lists them. Nothing is loaded.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+    except SafetensorError as error:
+        raise CorruptPartError(
+            f"{where}: not readable as safetensors ({error}). Compute or download it again."
+        ) from error
+    own = module.state_dict()
+    problems = [f"missing: {', '.join(sorted(own.keys() - tensors.keys()))}"] if own.keys() - tensors.keys() else []
+    if unexpected := sorted(tensors.keys() - own.keys()):
+        problems.append(f"unexpected: {', '.join(unexpected)}")
+    shapes = [
+        f"{name} is {tuple(tensors[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in sorted(own.keys() & tensors.keys())
+        if tensors[name].shape != own[name].shape
+    ]
+    if shapes:
+        problems.append(f"shapes: {'; '.join(shapes)}")
+    if problems:
+        raise StoreError(
+            f"{where} do not fit {type(module).__name__}: {'; '.join(problems)}. Choose the backbone, its parameters "
+            "and the image channels that the weights were made with."
+        )
+    module.load_state_dict(tensors)

@@ -1,0 +1,56 @@
+"""What a protocol evaluates: a backbone with its input contract and its origin."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """A module from normalized images to pooled features.
+
+    Attributes:
+        module: maps (B, C, H, W) to (B, ``feature_dim``).
+        feature_dim: width of the pooled features.
+        channels: input channels C.
+        image_size: input height and width in pixels.
+        mean, std: per channel, on the [0, 1] scale.
+        origin: where the weights come from, in words.
+        identity: digest of the pre-training's spec, code and data.
+    """
+
+    module: nn.Module
+    feature_dim: int
+    channels: int
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    origin: str
+    identity: str
+
+    def normalize(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
+        """Images (B, H, W, C) uint8 to normalized float32 (B, C, H, W)."""
+        pixels = torch.as_tensor(images).permute(0, 3, 1, 2).to(torch.float32).div(255.0)
+        mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
+        return (pixels - mean) / std
+
+    @torch.inference_mode()
+    def features(self, images: NDArray[np.uint8], *, device: str = "cpu", batch_size: int = 512) -> Tensor:
+        """Pooled features (N, D) float32 of images (N, H, W, C) uint8, on the CPU, in evaluation mode."""
+        module = self.module.to(device).eval()
+        parts = [
+            module(self.normalize(torch.as_tensor(images[start : start + batch_size]).to(device))).float().cpu()
+            for start in range(0, len(images), batch_size)
+        ]
+        return torch.cat(parts)
+
+    def clone(self) -> Encoder:
+        """A copy with its own weights, for fine-tuning."""
+        return replace(self, module=copy.deepcopy(self.module))

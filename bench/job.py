@@ -1,0 +1,342 @@
+"""One encoder's jobs: train it or load it, then evaluate it under each protocol; every outcome becomes rows."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.data.sources import DataSource
+from bench.errors import DependencyError, JobError
+from bench.identity import Identity
+from bench.plan import PlannedCell
+from bench.provenance import peak_memory_mb, provenance, reset_peak_memory
+from bench.registry import Catalog
+from bench.spec import PretrainSpec, RunSpec
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from bench.data.dataset import ImageDataset
+    from bench.encoders.encoder import Encoder
+    from bench.protocol import Outcome
+    from bench.training.checkpoint import CheckpointFile
+    from bench.training.history import TrainingResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """One pre-training and the cells that evaluate its encoder: the unit that one worker computes."""
+
+    suite: str
+    spec: PretrainSpec
+    identity: Identity
+    cells: tuple[PlannedCell, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.spec.method} seed {self.spec.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Progress of one job, for whoever watches."""
+
+    kind: Literal["started", "progress", "finished", "failed"]
+    job: str
+    text: str = ""
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """What a job works with: registered things, data, store, device.
+
+    Attributes:
+        scratch: local folder for unfinished trainings when the store is not local.
+    """
+
+    catalog: Catalog
+    source: DataSource
+    store: Store
+    scratch: Path
+    device: str
+    threads: int
+    force: bool
+    notify: Callable[[Event], None]
+
+
+Result = Literal["done", "elsewhere"]
+
+
+def execute(bundle: Bundle, shop: Workshop, *, wait: bool) -> Result:
+    """Compute what the store lacks of the bundle.
+
+    Args:
+        wait: when another run computes this encoder, wait for it; otherwise return ``"elsewhere"`` at once.
+    """
+    while True:
+        with shop.store.storage.claim(bundle.identity.digest[:32]) as mine:
+            if mine:
+                _execute(bundle, shop)
+                return "done"
+        if not wait:
+            return "elsewhere"
+        time.sleep(0.5)
+
+
+def _execute(bundle: Bundle, shop: Workshop) -> None:
+    rows = shop.store.frame()
+    answered = set() if shop.force else set(rows.loc[rows["status"] == "ok", "identity"])
+    cells = [cell for cell in bundle.cells if cell.identity.digest not in answered]
+    if not cells:
+        return
+    encoder = _guarded(bundle, shop, None, lambda: _obtain_encoder(bundle, shop, answered))
+    for cell in cells:
+        if isinstance(encoder, Exception):
+            reason = DependencyError(f"pre-training failed: {type(encoder).__name__}: {encoder}")
+            write_failure(shop, bundle, cell, reason)
+        else:
+            _guarded(bundle, shop, cell, lambda cell=cell: _evaluate(bundle, cell, encoder, shop))  # type: ignore[misc]
+
+
+def _guarded(bundle: Bundle, shop: Workshop, cell: PlannedCell | None, work: Callable[[], Any]) -> Any:
+    """Run ``work``; an exception becomes a failed row, a log and the return value."""
+    reset_peak_memory()
+    try:
+        return work()
+    except Exception as error:
+        write_failure(shop, bundle, cell, error)
+        return error
+
+
+def write_failure(shop: Workshop, bundle: Bundle, cell: PlannedCell | None, error: Exception) -> None:
+    """Keep a failed job as a row: class, message and the path of its log."""
+    identity = cell.identity if cell else bundle.identity
+    log = f"logs/{identity.digest[:32]}.log"
+    trace = "" if isinstance(error, DependencyError) else "".join(traceback.format_exception(error))
+    shop.store.storage.write(log, (trace or f"{error}\n").encode())
+    row = _base_row(bundle, cell, shop)
+    row |= {
+        "status": "failed",
+        "metric": "",
+        "error_type": type(error).__name__,
+        "error_message": " ".join(str(error).split()) or "no message",
+        "log": log,
+        "finished_at": _now(),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    shop.store.write_rows([row])
+    job = cell.address if cell else f"{bundle.label}: pre-training"
+    shop.notify(Event(kind="failed", job=job, text=f"{row['error_type']}: {row['error_message']}"))
+
+
+# --- pre-training -----------------------------------------------------------------------------------------------
+
+
+def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encoder:
+    """The encoder of the bundle: loaded when the store has it, trained otherwise."""
+    from bench.encoders.build import load_weights
+
+    data = shop.source.load(bundle.spec.data)
+    stored = None if shop.force else shop.store.pretrained(bundle.identity.digest)
+    if stored is None:
+        return _pretrain(bundle, shop, data)
+    manifest, weights = stored
+    if bundle.identity.digest not in answered:
+        shop.store.write_rows([manifest["row"]])  # the run that trained it was killed before it wrote the row
+    encoder = _untrained(bundle, shop, data)
+    load_weights(encoder.module, weights, where=f"the weights of pre-training {bundle.identity.digest[:12]}")
+    return encoder
+
+
+def _untrained(bundle: Bundle, shop: Workshop, data: ImageDataset) -> Encoder:
+    """An encoder for this data with the seed's initial weights."""
+    from bench.encoders.build import build_backbone, make_encoder
+
+    spec = bundle.spec
+    entry = shop.catalog.backbones[spec.backbone]
+    mean, std = data.channel_statistics
+    return make_encoder(
+        build_backbone(entry, spec.backbone_params, channels=data.channels, seed=spec.seed),
+        channels=data.channels,
+        image_size=data.image_size,
+        mean=mean,
+        std=std,
+        origin=f"{spec.method} on {data.title}, seed {spec.seed}",
+        identity=bundle.identity.digest,
+    )
+
+
+def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> Encoder:
+    import pandas as pd
+
+    from bench.encoders.build import weights_to_bytes
+
+    identity, store = bundle.identity.digest, shop.store
+    row = _base_row(bundle, None, shop)
+    started = time.perf_counter()
+    encoder = _untrained(bundle, shop, data)
+    if bundle.spec.training is not None:
+        result = _train(bundle, shop, data, encoder)
+        history = pd.DataFrame([vars(item) for item in result.history])
+        store.write_history(
+            identity,
+            history.assign(pretrain_identity=identity, method=bundle.spec.method, seed=bundle.spec.seed),
+        )
+        final = history[(history["term"] == "total") & (history["kind"] == "term")]
+        row |= {
+            "metric": "training_loss",
+            "value": float(final["value"].iloc[-1]),
+            "seconds_data": result.seconds["data_wait"],
+            "seconds_compute": result.seconds["compute"],
+            "images_per_second": result.images_per_second,
+        }
+    row |= {
+        "status": "ok",
+        "finished_at": _now(),
+        "seconds_total": time.perf_counter() - started,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    store.write_pretrained(identity, {"row": row}, weights_to_bytes(encoder.module))
+    store.write_rows([row])
+    _resume_file(shop, identity).delete()
+    if bundle.spec.training is not None:
+        shop.notify(Event(kind="finished", job=f"{bundle.label}: pre-training", text=f"{row['seconds_total']:.0f} s"))
+    return encoder
+
+
+def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, encoder: Encoder) -> TrainingResult:
+    """Train the encoder's module in place; returns the loop's result."""
+    from bench.card import MethodCard
+    from bench.training.history import EpochRecord
+    from bench.training.loop import pretrain
+    from bench.training.randomness import isolated_rng
+
+    entry = shop.catalog.methods[bundle.spec.method]
+    assert isinstance(entry.card, MethodCard)
+    job = f"{bundle.label}: pre-training"
+    shop.notify(Event(kind="started", job=job, total=bundle.spec.training.epochs if bundle.spec.training else 0))
+    classes = {"num_classes": data.num_classes} if entry.card.uses_labels else {}
+    with isolated_rng(bundle.spec.seed):
+        method = entry.load()(encoder.module, **bundle.spec.method_params, **classes)
+    train = data.split("train")
+
+    def report(record: EpochRecord) -> None:
+        text = f"loss {record.total:.4g}"
+        shop.notify(Event(kind="progress", job=job, text=text, done=record.epoch, total=record.epochs))
+
+    return pretrain(
+        method,
+        bundle.spec,
+        train.images,
+        train.labels if entry.card.uses_labels else None,
+        mean=encoder.mean,
+        std=encoder.std,
+        device=shop.device,
+        checkpoint=_resume_file(shop, bundle.identity.digest),
+        progress=report,
+    )
+
+
+def _resume_file(shop: Workshop, identity: str) -> CheckpointFile:
+    from bench.training.checkpoint import CheckpointFile
+
+    folder = shop.store.storage.local_folder or shop.scratch
+    return CheckpointFile(path=folder / "resume" / f"{identity}.ckpt", identity=identity)
+
+
+# --- evaluation -------------------------------------------------------------------------------------------------
+
+
+def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Workshop) -> None:
+    data = shop.source.load(cell.spec.data)
+    if data.channels != encoder.channels:
+        raise JobError(
+            f"The encoder takes {encoder.channels} channel(s), {data.title} has {data.channels}. "
+            "Pre-train on images with the same channels, or choose another evaluation dataset."
+        )
+    shop.notify(Event(kind="started", job=cell.address))
+    row = _base_row(bundle, cell, shop)
+    started = time.perf_counter()
+    protocol = shop.catalog.protocols[cell.spec.protocol].load()(**cell.spec.protocol_params)
+    outcome: Outcome = protocol.evaluate(encoder, data, seed=cell.spec.pretrain.seed, device=shop.device)
+    seconds = time.perf_counter() - started
+    row |= {
+        "status": "ok",
+        "finished_at": _now(),
+        "seconds_total": seconds,
+        "seconds_evaluation": seconds,
+        "peak_memory_mb": peak_memory_mb(),
+        "details": _json({**outcome.details, "seconds": outcome.seconds}),
+    }
+    rows = [
+        row
+        | {
+            "metric": score.metric.key,
+            "value": score.value,
+            "low": score.low,
+            "high": score.high,
+            "n": score.n,
+            "interval": score.method,
+            "covers": score.covers,
+        }
+        for score in outcome.scores
+    ]
+    shop.store.write_predictions(cell.identity.digest, outcome.predictions)
+    shop.store.write_rows(rows)
+    text = ", ".join(f"{score.metric.title} {score.metric.format(score.value)}" for score in outcome.scores)
+    shop.notify(Event(kind="finished", job=cell.address, text=f"{text} ({seconds:.1f} s)"))
+
+
+# --- rows -------------------------------------------------------------------------------------------------------
+
+
+def _base_row(bundle: Bundle, cell: PlannedCell | None, shop: Workshop) -> dict[str, Any]:
+    """The columns that are known before a job runs."""
+    spec = bundle.spec
+    identity = cell.identity if cell else bundle.identity
+    row: dict[str, Any] = {
+        "origin": "measured",
+        "kind": "evaluation" if cell else "pretraining",
+        "identity": identity.digest,
+        "cell": cell.address if cell else "/".join((spec.data.key, spec.backbone, spec.method, f"seed{spec.seed}")),
+        "suite": bundle.suite,
+        "method": spec.method,
+        "backbone": spec.backbone,
+        "pretrain_data": spec.data.key,
+        "pretrain_epochs": spec.training.epochs if spec.training else 0,
+        "seed": spec.seed,
+        "spec_hash": identity.spec,
+        "code_hash": identity.code,
+        "data_hash": identity.data,
+        "pretrain_identity": bundle.identity.digest,
+        "spec": (cell.spec if cell else spec).canonical_json(),
+        "code": _json(identity.manifest),
+        "provenance": _json(provenance(device=shop.device, threads=shop.threads)),
+        "started_at": _now(),
+    }
+    return row | (_evaluation_columns(cell.spec) if cell else {})
+
+
+def _evaluation_columns(spec: RunSpec) -> dict[str, Any]:
+    fraction = spec.protocol_params.get("fraction", 1.0)
+    return {
+        "protocol": spec.protocol,
+        "variant": spec.variant,
+        "eval_data": spec.data.key,
+        "label_fraction": float(fraction),
+    }
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

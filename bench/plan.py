@@ -1,0 +1,187 @@
+"""The plan: every cell of a suite with its state in the store, and the reason.
+
+A cell is *fresh* when the store answers its exact question with the present code and data, *stale* when it answers an
+earlier form of it, *failed* when the last attempt at exactly this failed, and *missing* otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.data.sources import DataSource
+from bench.identity import Identity, evaluation_identity, manifest_changes, pretraining_identity
+from bench.registry import Catalog
+from bench.spec import RunSpec
+from bench.suite import Suite
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+State = Literal["fresh", "stale", "missing", "failed"]
+Hash = Literal["code", "data", "spec"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedCell:
+    """One cell: its address, its question, its identity and its state.
+
+    Attributes:
+        address: readable and stable, ``data/backbone/method/protocol[variant]/data/seedN``.
+        stale: which of the hashes differ from the newest stored answer.
+        reason: one sentence.
+        changes: what differs, one line each (for ``why``).
+    """
+
+    address: str
+    spec: RunSpec
+    identity: Identity
+    pretraining: Identity
+    state: State
+    reason: str
+    stale: tuple[Hash, ...] = ()
+    changes: tuple[str, ...] = ()
+    stored: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All cells of one request."""
+
+    suite: str
+    content: Suite
+    cells: tuple[PlannedCell, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Number of cells in each state, states without cells left out."""
+        return dict(sorted(Counter(cell.state for cell in self.cells).items()))
+
+    @property
+    def to_run(self) -> tuple[PlannedCell, ...]:
+        return tuple(cell for cell in self.cells if cell.state != "fresh")
+
+
+def address_of(spec: RunSpec) -> str:
+    """The cell's readable address: what a table's row and column say."""
+    pretrain = spec.pretrain
+    protocol = f"{spec.protocol}[{spec.variant}]" if spec.variant else spec.protocol
+    return "/".join(
+        (pretrain.data.key, pretrain.backbone, pretrain.method, protocol, spec.data.key, f"seed{pretrain.seed}")
+    )
+
+
+def make_plan(
+    suite_key: str,
+    suite: Suite,
+    specs: Sequence[RunSpec],
+    catalog: Catalog,
+    source: DataSource,
+    rows: pd.DataFrame,
+    *,
+    options: Sequence[str] = (),
+) -> Plan:
+    """Compare every spec with the stored rows.
+
+    Args:
+        rows: the store's frame.
+        options: command-line options that the recomputing command must repeat (``--store``, ``--plugin`` …).
+    """
+    fingerprints: dict[str, str] = {}
+    encoders: dict[str, Identity] = {}
+    answers = _Answers(rows)
+    cells = []
+    for spec in specs:
+        for data in (spec.pretrain.data, spec.data):
+            if data.canonical_json() not in fingerprints:
+                fingerprints[data.canonical_json()] = source.fingerprint(data)
+        key = spec.pretrain.canonical_json()
+        if key not in encoders:
+            trained_on = fingerprints[spec.pretrain.data.canonical_json()]
+            encoders[key] = pretraining_identity(spec.pretrain, catalog, fingerprint=trained_on)
+        evaluated_on = fingerprints[spec.data.canonical_json()]
+        identity = evaluation_identity(spec, catalog, encoders[key], fingerprint=evaluated_on)
+        command = _command(suite_key, spec, options)
+        cells.append(answers.judge(suite_key, spec, identity, encoders[key], command=command))
+    return Plan(suite=suite_key, content=suite, cells=tuple(cells))
+
+
+def _command(suite: str, spec: RunSpec, options: Sequence[str]) -> str:
+    protocol = f"{spec.protocol}[{spec.variant}]" if spec.variant else spec.protocol
+    words = ["jointbench", "run", suite, "--methods", spec.pretrain.method, "--protocols", protocol]
+    if spec.pretrain.seed:
+        words += ["--seeds", str(spec.pretrain.seed + 1)]
+    return shlex.join([*words, "--force", *options])
+
+
+class _Answers:
+    """The stored evaluations, looked up by identity and by address."""
+
+    def __init__(self, rows: pd.DataFrame) -> None:
+        stored = rows[rows["kind"] == "evaluation"].drop_duplicates("identity")
+        self.by_identity: dict[str, dict[str, Any]] = {}
+        self.by_address: dict[tuple[str, str], dict[str, Any]] = {}
+        for record in stored.sort_values("finished_at", kind="stable").to_dict("records"):
+            row = {str(name): value for name, value in record.items()}
+            self.by_identity[row["identity"]] = row
+            if row["status"] == "ok":
+                self.by_address[(row["suite"], row["cell"])] = row
+
+    def judge(self, suite: str, spec: RunSpec, identity: Identity, encoder: Identity, *, command: str) -> PlannedCell:
+        address = address_of(spec)
+        exact = self.by_identity.get(identity.digest)
+        earlier = self.by_address.get((suite, address))
+        stale: tuple[Hash, ...] = ()
+        changes: tuple[str, ...] = ()
+        state: State = "missing"
+        reason = "never computed"
+        stored = ""
+        if exact is not None and exact["status"] == "ok":
+            state, reason, stored = "fresh", "spec, code and data are those of the stored result", identity.digest
+        elif earlier is not None:
+            stale, changes = _compare(earlier, spec, identity)
+            state, stored = "stale", str(earlier["identity"])
+            reason = f"{' and '.join(stale)} changed since {str(earlier['finished_at'])[:16]}"
+        if exact is not None and exact["status"] != "ok":
+            state, reason = "failed", f"{exact['error_type']}: {exact['error_message']}"
+        return PlannedCell(
+            address=address,
+            spec=spec,
+            identity=identity,
+            pretraining=encoder,
+            state=state,
+            reason=reason,
+            stale=stale,
+            changes=changes,
+            stored=stored,
+            command=command,
+        )
+
+
+def _compare(row: dict[str, Any], spec: RunSpec, identity: Identity) -> tuple[tuple[Hash, ...], tuple[str, ...]]:
+    stale: list[Hash] = []
+    changes: list[str] = []
+    if row["code_hash"] != identity.code:
+        stale.append("code")
+        changes += manifest_changes(json.loads(row["code"]), identity.manifest)
+    if row["data_hash"] != identity.data:
+        stale.append("data")
+        changes.append(f"{spec.data.key}: content or splits are not those of the stored result")
+    if row["spec_hash"] != identity.spec:
+        stale.append("spec")
+        changes += spec_changes(json.loads(row["spec"]), json.loads(spec.canonical_json()))
+    return tuple(stale), tuple(changes)
+
+
+def spec_changes(old: Any, new: Any, path: str = "") -> list[str]:
+    """One line for each field that differs, for example ``pretrain.training.epochs: 10 -> 20``."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in sorted({*old, *new}):
+            lines += spec_changes(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+        return lines
+    return [] if old == new else [f"{path}: {json.dumps(old)} -> {json.dumps(new)}"]

@@ -1,0 +1,79 @@
+"""The contract of a protocol: an encoder and a dataset in, scores with per-sample predictions out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from bench.card import ProtocolCard
+from bench.metric import Metric
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.data.dataset import ImageDataset
+    from bench.encoders.encoder import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One metric's value with its interval.
+
+    Attributes:
+        metric: what was measured.
+        value: in the metric's unit.
+        low, high: ends of the interval, or None where there is none.
+        n: number of test samples behind the value.
+        covers: the source of variance that the interval covers, for example ``test images``.
+        method: how the interval was computed, for example ``Wilson 95%``.
+    """
+
+    metric: Metric
+    value: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    covers: str = ""
+    method: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What an evaluation returns.
+
+    Attributes:
+        scores: one per metric of the protocol's card, in its order.
+        predictions: one row per test sample, with a column ``sample`` (index into the dataset); enough to recompute
+            the scores without rerunning.
+        details: what was chosen on the validation split and which samples were labelled, JSON-serializable.
+        seconds: wall time by phase (``features``, ``fit``, ``test`` …).
+    """
+
+    scores: tuple[Score, ...]
+    predictions: pd.DataFrame
+    details: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Protocol:
+    """Base class of every protocol.
+
+    A subclass takes keyword-only settings with literal defaults and implements ``evaluate``. It fits on ``train``,
+    chooses every hyper-parameter on ``validation`` and reads ``test`` once.
+    """
+
+    key: ClassVar[str]
+    card: ClassVar[ProtocolCard]
+
+    def evaluate(self, encoder: Encoder, data: ImageDataset, *, seed: int, device: str) -> Outcome:
+        """Evaluate ``encoder`` on ``data``.
+
+        Args:
+            encoder: frozen here; a protocol that fine-tunes works on ``encoder.clone()``.
+            data: dataset with splits ``train``, ``validation``, ``test``.
+            seed: seeds every draw of the protocol.
+            device: ``cpu`` or ``cuda``.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must implement evaluate(self, encoder, data, *, seed, device)"
+        )

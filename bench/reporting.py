@@ -1,0 +1,124 @@
+"""Reports of a request: which rows they show, and whether the report on disk still holds."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from bench.identity import digest
+from bench.plan import Plan
+from bench.storage import replace_file
+
+if TYPE_CHECKING:
+    from bench.request import Request
+
+STAMP = "build.json"
+
+
+def _reports(module: str) -> Any:
+    """A module of ``reports``, which stands above this package and is therefore looked up by name."""
+    return importlib.import_module(f"reports.{module}")
+
+
+def build_report(request: Request, plan: Plan, out: Path) -> tuple[Path, bool]:
+    """Write the site under ``out`` unless the one there shows exactly this; returns its index, and if it was built."""
+    stamp = _stamp(request, plan)
+    index = out / "index.html"
+    if index.is_file() and _read_stamp(out) == stamp:
+        return index, False
+    rows = shown_rows(plan, request.results.frame())
+    catalog = request.catalog
+    _reports("site").build_site(
+        out,
+        plan=plan,
+        rows=rows,
+        history=request.results.history(sorted(set(rows["pretrain_identity"]))),
+        published=_published(),
+        methods={entry.key: entry.card for entry in catalog.methods},
+        protocols={entry.key: entry.card for entry in catalog.protocols},
+        suite=plan.suite,
+    )
+    replace_file(out / STAMP, json.dumps({"stamp": stamp}).encode())
+    return index, True
+
+
+def render_table(request: Request, number: str, *, origin: str, format: str) -> str:
+    """A comparison table in one of the output formats."""
+    plan = request.plan(request.results.frame())
+    catalog = request.catalog
+    table = _reports(f"table{number}").build_table(
+        origin,
+        plan=plan,
+        rows=shown_rows(plan, request.results.frame()),
+        published=_published(),
+        methods={entry.key: entry.card for entry in catalog.methods},
+        protocols={entry.key: entry.card for entry in catalog.protocols},
+    )
+    rendered: str = table.render(format)
+    return rendered
+
+
+def shown_rows(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows behind the plan's cells: the answer of a fresh cell, the earlier answer of a stale one, the failure of
+    a failed one, and the pre-trainings of all of these."""
+    wanted = {cell.identity.digest for cell in plan.cells} | {cell.stored for cell in plan.cells if cell.stored}
+    cells = rows[rows["identity"].isin(wanted)]
+    pretrainings = {cell.pretraining.digest for cell in plan.cells} | set(cells["pretrain_identity"])
+    return rows[rows["identity"].isin(wanted | pretrainings)].reset_index(drop=True)
+
+
+def estimated_seconds(plan: Plan, rows: pd.DataFrame) -> tuple[float, int]:
+    """Cost of what is to run, by the last runs of the same addresses, and the number of cells without an estimate."""
+    done = rows[rows["status"] == "ok"].drop_duplicates("identity").sort_values("finished_at", kind="stable")
+    by_address = done.drop_duplicates("cell", keep="last").set_index("cell")["seconds_total"]
+    stored = set(done["identity"])
+    known = [float(by_address[cell.address]) for cell in plan.to_run if cell.address in by_address.index]
+    trainings = {cell.pretraining.digest: cell.spec.pretrain for cell in plan.to_run}
+    for identity, spec in trainings.items():
+        address = "/".join((spec.data.key, spec.backbone, spec.method, f"seed{spec.seed}"))
+        if identity not in stored and address in by_address.index:
+            known.append(float(by_address[address]))
+    unknown = sum(cell.address not in by_address.index for cell in plan.to_run)
+    return sum(known), unknown
+
+
+def _published() -> pd.DataFrame:
+    published: pd.DataFrame = importlib.import_module("bench.published").load_published()
+    return published
+
+
+def _stamp(request: Request, plan: Plan) -> str:
+    """Digest of everything that a report shows: results, states, cards and the report's own source."""
+    cells = [[cell.address, cell.identity.digest, cell.state, cell.reason, cell.command] for cell in plan.cells]
+    cards = {
+        entry.key: repr(entry.card)
+        for registry in ("method", "protocol")
+        for entry in request.catalog.registry(registry)
+    }
+    return digest([request.results.digest(), cells, cards, _source_digest()])
+
+
+def _source_digest() -> str:
+    content = hashlib.sha256()
+    for package in ("reports", "bench.published"):
+        spec = importlib.util.find_spec(package)
+        assert spec is not None and spec.origin is not None
+        for file in sorted(
+            path for path in Path(spec.origin).parent.rglob("*") if path.is_file() and path.suffix != ".pyc"
+        ):
+            content.update(file.read_bytes())
+    content.update(Path(__file__).with_name("table.py").read_bytes())
+    return content.hexdigest()
+
+
+def _read_stamp(out: Path) -> str:
+    try:
+        return str(json.loads((out / STAMP).read_text())["stamp"])
+    except (OSError, ValueError, KeyError):
+        return ""

@@ -1,0 +1,215 @@
+"""The runner: executes a plan; what fails becomes a row and the other cells go on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.data.sources import DataSource
+from bench.errors import JobError, RequestError
+from bench.executors import InlineExecutor, local_processes
+from bench.job import Bundle, Event, Result, Workshop, execute, write_failure
+from bench.plan import PlannedCell
+from bench.registry import Catalog, discover
+from bench.store import Store
+
+ATTEMPTS = 2
+"""How often a bundle whose worker process died is tried before its cells are written off as failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a plan is executed; nothing here changes a result's identity.
+
+    Attributes:
+        store: URL of the store.
+        root: folder of the user's data, if any.
+        cache: folder for parsed datasets.
+        plugins: plug-in files.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        workers: worker processes; 0 chooses by device and cores.
+        force: recompute even what is fresh.
+    """
+
+    store: str
+    cache: Path
+    root: Path | None = None
+    plugins: tuple[Path, ...] = ()
+    device: str = "auto"
+    workers: int = 0
+    force: bool = False
+
+
+def bundles_of(suite: str, cells: Iterable[PlannedCell]) -> list[Bundle]:
+    """Cells grouped by the encoder that they evaluate; encoders that need training come first."""
+    groups: dict[str, list[PlannedCell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.pretraining.digest, []).append(cell)
+    bundles = [
+        Bundle(suite=suite, spec=group[0].spec.pretrain, identity=group[0].pretraining, cells=tuple(group))
+        for group in groups.values()
+    ]
+    return sorted(bundles, key=lambda bundle: bundle.spec.training is None)
+
+
+def run(
+    suite: str,
+    cells: Iterable[PlannedCell],
+    settings: Settings,
+    notify: Callable[[Event], None],
+    *,
+    catalog: Catalog,
+) -> None:
+    """Compute the cells and write every outcome to the store.
+
+    Args:
+        notify: receives the events of all jobs, in this process.
+    """
+    bundles = bundles_of(suite, cells)
+    device = resolve_device(settings.device)
+    workers = min(settings.workers or default_workers(device), len(bundles)) or 1
+    threads = max(1, _cores() // workers)
+    if workers == 1:
+        _open_workshop(settings, device, threads, notify, catalog)
+        _drive(bundles, InlineExecutor, lambda: None)
+        return
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        events: queue.Queue[Event] = manager.Queue()
+        arguments = (settings, device, threads, events)
+        rejected = _drive(
+            bundles,
+            lambda: local_processes(workers, _initialize_worker, arguments),
+            lambda: _drain(events, notify),
+        )
+    if rejected:
+        shop = _open_workshop(settings, device, threads, notify, catalog)
+        for bundle in rejected:
+            _write_off(bundle, shop)
+
+
+def _drive(bundles: list[Bundle], make_executor: Callable[[], Executor], drain: Callable[[], None]) -> list[Bundle]:
+    """Submit all bundles, then those that other runs were computing; returns those whose workers died each time."""
+    attempts = dict.fromkeys((bundle.identity.digest for bundle in bundles), 0)
+    pending, rejected, patient = list(bundles), [], False
+    while pending:
+        elsewhere, broken = _round(pending, make_executor, drain, wait_for_others=patient)
+        for bundle in broken:
+            attempts[bundle.identity.digest] += 1
+        rejected += [bundle for bundle in broken if attempts[bundle.identity.digest] >= ATTEMPTS]
+        again = [bundle for bundle in broken if attempts[bundle.identity.digest] < ATTEMPTS]
+        patient = not again
+        pending = again + elsewhere
+    return rejected
+
+
+def _round(
+    bundles: list[Bundle], make_executor: Callable[[], Executor], drain: Callable[[], None], *, wait_for_others: bool
+) -> tuple[list[Bundle], list[Bundle]]:
+    elsewhere, broken = [], []
+    with make_executor() as executor:
+        futures: dict[Future[Result], Bundle] = {}
+        try:
+            for bundle in bundles:
+                futures[executor.submit(_work, bundle, wait_for_others)] = bundle
+            waiting = set(futures)
+            while waiting:
+                _, waiting = wait(waiting, timeout=0.2)
+                drain()
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+        for future, bundle in futures.items():
+            try:
+                if future.result() == "elsewhere":
+                    elsewhere.append(bundle)
+            except BrokenProcessPool:
+                broken.append(bundle)
+    drain()
+    return elsewhere, broken
+
+
+def _drain(events: queue.Queue[Event], notify: Callable[[Event], None]) -> None:
+    while True:
+        try:
+            notify(events.get_nowait())
+        except queue.Empty:
+            return
+
+
+def _write_off(bundle: Bundle, shop: Workshop) -> None:
+    error = JobError(
+        f"its worker process died {ATTEMPTS} times (out of memory, or a crash in native code). "
+        "Run again with --workers 1 to see more, or with a smaller batch size."
+    )
+    rows = shop.store.frame()
+    answered = set(rows.loc[rows["status"] == "ok", "identity"])
+    for cell in bundle.cells:
+        if cell.identity.digest not in answered:
+            write_failure(shop, bundle, cell, error)
+
+
+# --- in the worker ----------------------------------------------------------------------------------------------
+
+_shop: Workshop | None = None
+
+
+def _initialize_worker(settings: Settings, device: str, threads: int, events: queue.Queue[Event]) -> None:
+    _open_workshop(settings, device, threads, events.put, discover(settings.plugins))
+
+
+def _open_workshop(
+    settings: Settings, device: str, threads: int, notify: Callable[[Event], None], catalog: Catalog
+) -> Workshop:
+    import torch
+
+    global _shop
+    torch.set_num_threads(threads)
+    _shop = Workshop(
+        catalog=catalog,
+        source=DataSource(catalog.datasets, root=settings.root, cache=settings.cache),
+        store=Store(settings.store),
+        scratch=settings.cache,
+        device=device,
+        threads=threads,
+        force=settings.force,
+        notify=notify,
+    )
+    return _shop
+
+
+def _work(bundle: Bundle, wait_for_others: bool) -> Result:  # noqa: FBT001 (called by the executor, by position)
+    assert _shop is not None
+    return execute(bundle, _shop, wait=wait_for_others)
+
+
+# --- device -----------------------------------------------------------------------------------------------------
+
+
+def resolve_device(wanted: str) -> str:
+    """``auto`` becomes ``cuda`` where there is one, else ``cpu``.
+
+    Raises:
+        RequestError: ``cuda`` was asked for and there is none.
+    """
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RequestError("--device cuda: torch sees no CUDA device here. Use --device cpu, or check the driver.")
+    return wanted
+
+
+def default_workers(device: str) -> int:
+    """One worker on an accelerator; on a CPU up to four, since small models gain little from threads."""
+    return 1 if device != "cpu" else min(4, _cores())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,150 @@
+"""Specs: the frozen, JSON-round-trip question that a result answers.
+
+A spec holds only what decides the answer. Absolute paths, host names, devices, threads and the order in which things
+were typed never enter, so the same question has the same digest on every machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Parameters = dict[str, Any]
+
+
+class Frozen(BaseModel):
+    """A frozen model with a canonical JSON form and a digest of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def canonical_json(self) -> str:
+        """JSON with sorted keys and no blanks; equal specs give equal text."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hexadecimal."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        return cls.model_validate_json(text)
+
+
+class ViewSpec(Frozen):
+    """One view's random transforms, applied in the order of the fields.
+
+    Attributes:
+        crop_scale: share of the image's area that a crop covers, (low, high).
+        crop_ratio: aspect ratio of the crop, (low, high).
+        flip: probability of a horizontal flip.
+        rotation: largest rotation in degrees, to either side; 0 turns it off.
+        brightness, contrast, saturation, hue: jitter strengths as in torchvision's ``ColorJitter``.
+        jitter: probability that the colour jitter is applied.
+        grayscale: probability of conversion to gray.
+        blur: probability of a Gaussian blur.
+        blur_sigma: standard deviation of the blur in pixels, (low, high).
+        solarize: probability that values at or above ``solarize_threshold`` are inverted.
+        solarize_threshold: threshold in [0, 1].
+    """
+
+    crop_scale: tuple[Positive, Positive] = (0.08, 1.0)
+    crop_ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
+    flip: Probability = 0.5
+    rotation: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    brightness: NonNegative = 0.4
+    contrast: NonNegative = 0.4
+    saturation: NonNegative = 0.2
+    hue: Annotated[float, Field(ge=0.0, le=0.5)] = 0.1
+    jitter: Probability = 0.8
+    grayscale: Probability = 0.2
+    blur: Probability = 0.0
+    blur_sigma: tuple[Positive, Positive] = (0.1, 2.0)
+    solarize: Probability = 0.0
+    solarize_threshold: Probability = 0.5
+
+    @model_validator(mode="after")
+    def _ranges_ascend(self) -> Self:
+        for name in ("crop_scale", "crop_ratio", "blur_sigma"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} must be (low, high) with low <= high, got ({low}, {high})")
+        if self.crop_scale[1] > 1:
+            raise ValueError(f"crop_scale is a share of the area and ends at 1, got {self.crop_scale}")
+        return self
+
+
+class TrainingSpec(Frozen):
+    """How a backbone is trained.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: images per step, over all processes.
+        optimizer: ``sgd``, ``adamw`` or ``lars``.
+        lr: base learning rate, before ``lr_scaling``.
+        lr_scaling: ``linear`` multiplies by batch/256, ``sqrt`` by sqrt(batch/256), ``none`` leaves it.
+        momentum: of SGD and LARS; AdamW uses (0.9, 0.999).
+        weight_decay: coefficient of the L2 penalty (decoupled in AdamW).
+        exclude_1d: biases and normalization parameters get no weight decay (LARS: nor adaptation).
+        warmup_epochs: linear warm-up, may be a fraction of an epoch.
+        final_lr_fraction: the cosine ends at this share of the peak.
+        clip_grad_norm: largest gradient norm; 0 turns clipping off.
+        precision: arithmetic of the forward and backward pass.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 20
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    optimizer: Literal["sgd", "adamw", "lars"] = "adamw"
+    lr: Positive = 1e-3
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    weight_decay: NonNegative = 1e-4
+    exclude_1d: bool = True
+    warmup_epochs: NonNegative = 1.0
+    final_lr_fraction: Probability = 0.0
+    clip_grad_norm: NonNegative = 0.0
+    precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be smaller than epochs ({self.epochs})")
+        return self
+
+
+class DataSpec(Frozen):
+    """Which dataset, by key, with the parameters that change its content."""
+
+    key: str
+    params: Parameters = Field(default_factory=dict)
+
+
+class PretrainSpec(Frozen):
+    """What is trained: method, backbone, data, views, recipe, seed.
+
+    ``views`` and ``training`` are absent when the method does not train: they cannot change its answer.
+    """
+
+    method: str
+    method_params: Parameters = Field(default_factory=dict)
+    backbone: str
+    backbone_params: Parameters = Field(default_factory=dict)
+    data: DataSpec
+    views: tuple[ViewSpec, ...] = ()
+    training: TrainingSpec | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class RunSpec(Frozen):
+    """One cell's question: this encoder, under this protocol, on this evaluation data."""
+
+    pretrain: PretrainSpec
+    protocol: str
+    variant: str = ""
+    protocol_params: Parameters = Field(default_factory=dict)
+    data: DataSpec

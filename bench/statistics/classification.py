@@ -1,0 +1,80 @@
+"""Top-k accuracy: from class scores to ranked predictions, and from those to scores with intervals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bench.metric import TOP1, TOP5, Metric
+from bench.protocol import Score
+from bench.statistics.proportion import wilson_interval
+
+RANKS = 5
+
+
+def ranked_predictions(
+    class_scores: Tensor, labels: NDArray[np.int64], samples: NDArray[np.int64], *, block: int = 8192
+) -> pd.DataFrame:
+    """One row per sample: ``sample``, ``label``, ``top1`` … ``top5`` (fewer with fewer classes), ``label_log_score``.
+
+    Equal scores rank by class index, so the order does not depend on the device.
+
+    Args:
+        class_scores: (n, K), higher is likelier; log-probabilities by convention.
+        labels: (n,) true classes.
+        samples: (n,) indices into the dataset.
+        block: rows that are sorted at a time.
+    """
+    parts = [
+        torch.argsort(class_scores[start : start + block], dim=1, descending=True, stable=True)[:, :RANKS].cpu()
+        for start in range(0, len(class_scores), block)
+    ]
+    ranked = torch.cat(parts).numpy()  # (n, min(5, K))
+    own = class_scores.gather(1, torch.as_tensor(labels, device=class_scores.device)[:, None])[:, 0]
+    return pd.DataFrame(
+        {
+            "sample": samples,
+            "label": labels,
+            **{f"top{rank + 1}": ranked[:, rank] for rank in range(ranked.shape[1])},
+            "label_log_score": own.cpu().numpy(),
+        }
+    )
+
+
+def top_k_scores(predictions: pd.DataFrame, *, num_classes: int) -> tuple[Score, Score]:
+    """Top-1 and top-5 accuracy in percent with Wilson 95 % intervals over the test images.
+
+    With fewer than five classes top-5 is not defined: its value is NaN without an interval.
+
+    Args:
+        predictions: as :func:`ranked_predictions` returns them.
+        num_classes: number of classes K.
+    """
+    hits = {
+        rank: int(predictions[f"top{rank}"].eq(predictions["label"]).sum())
+        for rank in range(1, min(RANKS, num_classes) + 1)
+    }
+    n = len(predictions)
+    top1 = _accuracy(TOP1, hits[1], n)
+    if num_classes < RANKS:
+        return top1, Score(metric=TOP5, value=math.nan, n=n)
+    return top1, _accuracy(TOP5, sum(hits.values()), n)
+
+
+def undefined_metrics(num_classes: int) -> dict[str, str]:
+    """Reasons, by metric key, for the metrics that :func:`top_k_scores` leaves undefined."""
+    if num_classes >= RANKS:
+        return {}
+    return {TOP5.key: f"top-5 needs at least 5 classes, the dataset has {num_classes}"}
+
+
+def _accuracy(metric: Metric, hits: int, n: int) -> Score:
+    low, high = wilson_interval(hits, n)
+    return Score(
+        metric=metric, value=100 * hits / n, n=n, low=low, high=high, covers="test images", method="Wilson 95%"
+    )

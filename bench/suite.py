@@ -1,0 +1,209 @@
+"""Suites: what to run, as YAML validated by pydantic, expanded into run specs.
+
+title: Quick
+data: {key: mnist5k}
+backbone: {key: convnet}
+views: [{crop_scale: [0.3, 1.0]}]
+training: {epochs: 20, optimizer: adamw}
+methods: all                       # or a list of keys
+overrides:
+  vicreg: {params: {projector: [512, 512]}, training: {lr: 2.0e-3}}
+protocols:
+  - {protocol: linear_probe}
+  - {protocol: semi_supervised, variant: "1%", params: {fraction: 0.01}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from bench.card import DatasetCard, MethodCard, ProtocolCard
+from bench.errors import SpecError, UnknownNameError
+from bench.registry import Catalog, Entry
+from bench.spec import DataSpec, Frozen, Parameters, PretrainSpec, RunSpec, TrainingSpec, ViewSpec
+
+
+class Component(Frozen):
+    """A registered thing with parameters."""
+
+    key: str
+    params: Parameters = Field(default_factory=dict)
+
+
+class Override(Frozen):
+    """What one method changes of the suite's recipe; views are replaced whole, training field by field."""
+
+    params: Parameters = Field(default_factory=dict)
+    views: tuple[ViewSpec, ...] | None = None
+    training: Parameters = Field(default_factory=dict)
+
+
+class Evaluation(Frozen):
+    """One protocol of the suite; ``variant`` tells two settings of one protocol apart."""
+
+    protocol: str
+    variant: str = ""
+    params: Parameters = Field(default_factory=dict)
+    data: DataSpec | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.protocol}[{self.variant}]" if self.variant else self.protocol
+
+
+class Suite(Frozen):
+    """A suite as written in its file."""
+
+    title: str
+    summary: str = ""
+    data: DataSpec
+    backbone: Component
+    views: tuple[ViewSpec, ...] = (ViewSpec(),)
+    training: TrainingSpec = TrainingSpec()
+    seeds: Annotated[int, Field(ge=1)] = 1
+    methods: Literal["all"] | tuple[str, ...] = "all"
+    overrides: dict[str, Override] = Field(default_factory=dict)
+    protocols: tuple[Evaluation, ...]
+
+
+def load_suite(path: Path) -> Suite:
+    """Read and validate a suite file.
+
+    Raises:
+        SpecError: the file is not readable YAML, or a field is missing, unknown or out of range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpecError(f"{path}: not a readable YAML file: {error}. Fix it, or name another suite.") from error
+    try:
+        return Suite.model_validate(content)
+    except ValidationError as error:
+        raise SpecError(f"{path}: {describe(error)}") from error
+
+
+def describe(error: ValidationError) -> str:
+    """A pydantic error as one sentence per field."""
+    parts = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(step) for step in item["loc"]) or "the file"
+        parts.append(f"{where}: {item['msg']} (got {item['input']!r})"[:300])
+    return "; ".join(parts) + "."
+
+
+def find_suite(name: str, catalog: Catalog) -> tuple[str, Suite]:
+    """The suite's key and content, by key or by the path of a YAML file."""
+    if name in catalog.suites:
+        return name, load_suite(catalog.suites[name])
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return path.stem, load_suite(path)
+    raise UnknownNameError("suite", name, catalog.suites, hint="A suite may also be the path of a YAML file.")
+
+
+def expand(
+    suite: Suite,
+    catalog: Catalog,
+    *,
+    methods: Sequence[str] = (),
+    protocols: Sequence[str] = (),
+    seeds: int | None = None,
+    data: DataSpec | None = None,
+) -> tuple[RunSpec, ...]:
+    """All cells of the suite as specs completed with every default, in a stable order.
+
+    Args:
+        methods, protocols: restrict to these keys; empty means all.
+        seeds: number of seeds, instead of the suite's.
+        data: replaces every dataset of the suite.
+
+    Raises:
+        SpecError, UnknownNameError: a name or a parameter is wrong, or a protocol asks for what the data lack.
+    """
+    _check_names(suite, catalog, methods=methods, protocols=protocols)
+    chosen = methods or [entry.key for entry in catalog.methods]
+    if suite.methods != "all":
+        chosen = [key for key in suite.methods if key in chosen]
+    evaluations = [item for item in suite.protocols if not protocols or {item.protocol, item.name} & set(protocols)]
+    specs = []
+    for key in chosen:
+        for seed in range(suite.seeds if seeds is None else seeds):
+            pretrain = _pretrain_spec(suite, catalog, catalog.methods[key], seed=seed, data=data)
+            specs += [_run_spec(item, catalog, pretrain, data=data) for item in evaluations]
+    if not specs:
+        raise SpecError("Nothing is left to run: the chosen methods and protocols are not in this suite.")
+    return tuple(specs)
+
+
+def _check_names(suite: Suite, catalog: Catalog, *, methods: Iterable[str], protocols: Iterable[str]) -> None:
+    for key in (*methods, *suite.overrides, *(suite.methods if suite.methods != "all" else ())):
+        catalog.methods[key]
+    for item in suite.protocols:
+        catalog.protocols[item.protocol]
+    offered = {name for item in suite.protocols for name in (item.protocol, item.name)}
+    for key in protocols:
+        if key not in offered:
+            raise UnknownNameError("protocol of this suite", key, offered)
+
+
+def _pretrain_spec(suite: Suite, catalog: Catalog, entry: Entry, *, seed: int, data: DataSpec | None) -> PretrainSpec:
+    assert isinstance(entry.card, MethodCard)
+    override = suite.overrides.get(entry.key, Override())
+    views = override.views if override.views is not None else suite.views
+    return PretrainSpec(
+        method=entry.key,
+        method_params=entry.complete(override.params),
+        backbone=suite.backbone.key,
+        backbone_params=catalog.backbones[suite.backbone.key].complete(suite.backbone.params),
+        data=complete_data(data or suite.data, catalog),
+        views=_views_for(entry, views) if entry.card.trains else (),
+        training=_training(suite.training, override.training, entry.key) if entry.card.trains else None,
+        seed=seed,
+    )
+
+
+def _views_for(entry: Entry, views: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
+    assert isinstance(entry.card, MethodCard)
+    if len(views) == 1:
+        return views * entry.card.views
+    if len(views) < entry.card.views:
+        raise SpecError(f"Method {entry.key!r} takes {entry.card.views} views, the suite describes {len(views)}.")
+    return views[: entry.card.views]
+
+
+def _training(base: TrainingSpec, changes: Mapping[str, Any], method: str) -> TrainingSpec:
+    try:
+        return TrainingSpec.model_validate({**base.model_dump(), **changes})
+    except ValidationError as error:
+        raise SpecError(f"overrides.{method}.training: {describe(error)}") from error
+
+
+def _run_spec(item: Evaluation, catalog: Catalog, pretrain: PretrainSpec, *, data: DataSpec | None) -> RunSpec:
+    entry = catalog.protocols[item.protocol]
+    chosen = data or item.data
+    evaluated = complete_data(chosen, catalog) if chosen else pretrain.data
+    dataset = catalog.datasets[evaluated.key]
+    assert isinstance(entry.card, ProtocolCard) and isinstance(dataset.card, DatasetCard)
+    lacking = set(entry.card.requires) - set(dataset.card.capabilities)
+    if lacking:
+        raise SpecError(
+            f"Protocol {entry.key!r} needs {', '.join(sorted(lacking))}, which dataset {dataset.key!r} does not offer. "
+            "Choose another dataset or leave the protocol out."
+        )
+    return RunSpec(
+        pretrain=pretrain,
+        protocol=item.protocol,
+        variant=item.variant,
+        protocol_params=entry.complete(item.params),
+        data=evaluated,
+    )
+
+
+def complete_data(data: DataSpec, catalog: Catalog) -> DataSpec:
+    """The dataset's spec with every default filled in."""
+    return DataSpec(key=data.key, params=catalog.datasets[data.key].complete(data.params))

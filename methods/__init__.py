@@ -1,0 +1,1 @@
+"""Pre-training methods, one file each; the registry discovers them by their decorators."""

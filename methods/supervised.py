@@ -1,0 +1,57 @@
+"""Supervised baseline: the backbone is trained with all labels of the training split.
+
+    L = -1/B Σ_i log softmax(W h_i + b)[y_i]
+
+One augmented view per image, one linear layer on the representation; the layer is thrown away afterwards, so every
+protocol evaluates this backbone as it evaluates the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bench.card import MethodCard
+from bench.registry import register_method
+from bench.training.method import Method
+from bench.training.precision import full_precision
+
+
+@full_precision
+def label_loss(logits: Tensor, *, labels: Tensor) -> dict[str, Tensor]:
+    """Cross entropy of logits (B, K) against labels (B,)."""
+    return {"cross_entropy": cross_entropy(logits, labels)}
+
+
+@register_method(
+    "supervised",
+    card=MethodCard(
+        title="Supervised",
+        family="baseline",
+        summary="Learns the labels of the whole training split: what the self-supervised methods try to do without.",
+        loss="L = -1/B Σ_i log softmax(W h_i + b)[y_i]",
+        complete_collapse="the labels differ, so a constant representation cannot lower the loss",
+        branches="single",
+        batch_dependence="batch statistics of the backbone only",
+        views=1,
+        gradient_views=(0,),
+        uses_labels=True,
+    ),
+)
+class Supervised(Method):
+    """Cross entropy on one view.
+
+    Args:
+        backbone: images (B, C, H, W) to representations (B, D).
+        num_classes: number of classes K.
+    """
+
+    def __init__(self, backbone: nn.Module, *, num_classes: int) -> None:
+        super().__init__(backbone)
+        self.classifier = nn.Linear(backbone.feature_dim, num_classes)
+
+    def forward(self, views: Sequence[Tensor], labels: Tensor) -> dict[str, Tensor]:
+        (x,) = views
+        return label_loss(self.classifier(self.backbone(x)), labels=labels)

@@ -1,0 +1,125 @@
+"""VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning.
+
+Bardes, Ponce and LeCun, ICLR 2022, arXiv:2105.04906.
+
+    l(Z, Z') = λ s(Z, Z') + μ [v(Z) + v(Z')] + ν [c(Z) + c(Z')]                                       (Eq. 6)
+    s(Z, Z') = 1/n Σ_i || z_i - z'_i ||²                                                              (Eq. 5)
+    v(Z)     = 1/d Σ_j max(0, γ - S(z^j, ε)),   S(x, ε) = sqrt(Var(x) + ε)                            (Eq. 1, 2)
+    c(Z)     = 1/d Σ_{i≠j} [C(Z)]²_ij,   C(Z) = 1/(n-1) Σ_i (z_i - z̄)(z_i - z̄)ᵀ                       (Eq. 3, 4)
+
+The authors' code divides s by d as well and averages the two v instead of adding them. The coefficients λ = μ = 25,
+ν = 1 belong to that code, so ``definition="code"`` is the default here and ``"paper"`` gives the equations above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from bench.card import Deviation, MethodCard
+from bench.errors import SpecError
+from bench.registry import register_method
+from bench.training.heads import mlp
+from bench.training.method import Method
+from bench.training.precision import full_precision
+
+
+def variance(z: Tensor, *, gamma: float, eps: float) -> Tensor:
+    """v(Z), the hinge on each dimension's standard deviation; z (N, D)."""
+    std = torch.sqrt(z.var(dim=0) + eps)  # (D,)
+    return relu(gamma - std).mean()
+
+
+def covariance(z: Tensor) -> Tensor:
+    """c(Z), the squared off-diagonal covariances, summed and divided by D; z (N, D)."""
+    z = z - z.mean(dim=0)  # (N, D)
+    cov = z.T @ z / (len(z) - 1)  # (D, D)
+    return (cov - torch.diag(cov.diagonal())).square().sum() / z.shape[1]
+
+
+@full_precision
+def vicreg_loss(
+    z1: Tensor,
+    z2: Tensor,
+    *,
+    sim_coeff: float,
+    std_coeff: float,
+    cov_coeff: float,
+    gamma: float = 1.0,
+    eps: float = 1e-4,
+    definition: str = "code",
+) -> dict[str, Tensor]:
+    """The three weighted terms of Eq. 6, for embeddings z1, z2 (N, D) of the two views."""
+    d = z1.shape[1]
+    s = (z1 - z2).square().sum(dim=1).mean()
+    v = variance(z1, gamma=gamma, eps=eps) + variance(z2, gamma=gamma, eps=eps)
+    c = covariance(z1) + covariance(z2)
+    # Deviates: the invariance is divided by d and the two variances are averaged, unless definition='paper'
+    if definition == "code":
+        s, v = s / d, v / 2
+    return {"invariance": sim_coeff * s, "variance": std_coeff * v, "covariance": cov_coeff * c}
+
+
+@register_method(
+    "vicreg",
+    card=MethodCard(
+        title="VICReg",
+        family="information maximization",
+        paper="bardes2022vicreg",
+        year=2022,
+        summary="Pulls two views together while every embedding dimension keeps its spread and stays uncorrelated.",
+        loss="l = λ s(Z, Z') + μ [v(Z) + v(Z')] + ν [c(Z) + c(Z')]",
+        complete_collapse="the variance term keeps each dimension's standard deviation above γ = 1",
+        dimensional_collapse="the covariance term decorrelates the dimensions",
+        batch_dependence="variance and covariance are estimated over the batch; no negatives",
+        deviations=(
+            Deviation(
+                what="the invariance is divided by d and the two variances are averaged, unless definition='paper'",
+                reason="the authors' code does so, and the published coefficients 25, 25, 1 belong to it",
+            ),
+        ),
+    ),
+)
+class VICReg(Method):
+    """Each view is its own batch for the batch statistics, as in the authors' code.
+
+    Args:
+        backbone: images (B, C, H, W) to representations (B, D).
+        projector: widths of the expander's layers; the last layer has no bias.
+        sim_coeff, std_coeff, cov_coeff: λ, μ, ν.
+        gamma: γ, the standard deviation that the hinge asks for.
+        eps: ε, inside the square root.
+        definition: ``code`` (the authors' code) or ``paper`` (the equations as printed).
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        projector: tuple[int, ...] = (8192, 8192, 8192),
+        sim_coeff: float = 25.0,
+        std_coeff: float = 25.0,
+        cov_coeff: float = 1.0,
+        gamma: float = 1.0,
+        eps: float = 1e-4,
+        definition: str = "code",
+    ) -> None:
+        super().__init__(backbone)
+        if definition not in ("code", "paper"):
+            raise SpecError(f"vicreg: definition must be 'code' (authors' code) or 'paper', got {definition!r}.")
+        self.projector = mlp((backbone.feature_dim, *projector), hidden_bias=True, last_bias=False)
+        self.settings = {
+            "sim_coeff": sim_coeff,
+            "std_coeff": std_coeff,
+            "cov_coeff": cov_coeff,
+            "gamma": gamma,
+            "eps": eps,
+            "definition": definition,
+        }
+
+    def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
+        z1, z2 = (self.projector(self.backbone(x)) for x in views)  # (N, P), (N, P)
+        return vicreg_loss(z1, z2, **self.settings)

@@ -1,0 +1,1 @@
+"""HTML reports: tables, plots and pages made from rows of the store."""

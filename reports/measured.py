@@ -1,0 +1,220 @@
+"""Measured tables: Table 1 from the store, and its companion with every other protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from bench.card import MethodCard, ProtocolCard
+from bench.metric import Metric
+from bench.table import Cell, Column, Row, Table
+from reports.places import PLACES, WHAT, value_columns
+from reports.results import Result, image_interval, metric_of, row_key, summarize
+from reports.ties import RULE, Contender, mark_best
+
+MEASURED_NOTE = (
+    "Intervals: Wilson over test images for one seed, the range of two seeds, Student's t over three or more. "
+    "Values compete within one dataset, backbone and number of epochs; baselines and stale values do not compete."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Everything that measured tables are made of.
+
+    Attributes:
+        results: one per planned cell.
+        methods, protocols: cards by key.
+        titles: printed names of datasets and backbones by key; a key without one stands for itself.
+    """
+
+    results: tuple[Result, ...]
+    methods: Mapping[str, MethodCard]
+    protocols: Mapping[str, ProtocolCard]
+    titles: Mapping[str, str] = field(default_factory=dict)
+
+    def method_title(self, key: str) -> str:
+        return self.methods[key].title if key in self.methods else key
+
+    def title(self, key: str) -> str:
+        return self.titles.get(key, key)
+
+    @cached_property
+    def shown(self) -> dict[tuple[str, float], str]:
+        """The variant that stands in each column of Table 1: the plain one, else the first of the plan."""
+        variants: dict[tuple[str, float], list[str]] = {}
+        for result in self.results:
+            variants.setdefault(place_of(result), []).append(result.planned.spec.variant)
+        places = {(protocol, fraction) for protocol, fraction, _ in PLACES}
+        return {place: "" if "" in found else found[0] for place, found in variants.items() if place in places}
+
+    def at(self, group: Sequence[Result], protocol: str, fraction: float) -> list[Result]:
+        """The results of one row in one column of Table 1."""
+        place = (protocol, fraction)
+        return [r for r in group if place_of(r) == place and r.planned.spec.variant == self.shown[place]]
+
+    def groups(self) -> dict[tuple[str, ...], list[Result]]:
+        """Results by table row, in the order of the plan."""
+        rows: dict[tuple[str, ...], list[Result]] = {}
+        for result in self.results:
+            rows.setdefault(row_key(result.planned.spec), []).append(result)
+        return rows
+
+
+def measured_table(measured: Measured) -> Table:
+    """Table 1 as measured: one row per method, dataset, backbone and number of epochs."""
+    context = (Column(title="data"), Column(title="backbone"), Column(title="epochs"), Column(title="seeds"))
+    groups = measured.groups()
+    table = Table(
+        key="table1-measured",
+        title="Table 1, as measured",
+        caption=f"{WHAT} Data, backbone, epochs and seeds stand in each row.",
+        columns=(*context, *value_columns()),
+        rows=tuple(
+            _measured_row(measured, key, (*context_cells(measured, group), *measured_cells(measured, group)))
+            for key, group in groups.items()
+        ),
+        notes=(f"{RULE} {MEASURED_NOTE}",),
+        citations=method_citations(measured),
+    )
+    return mark_contexts(table, measured, list(groups.values()), start=len(context))
+
+
+def _measured_row(measured: Measured, key: tuple[str, ...], cells: tuple[Cell, ...]) -> Row:
+    return Row(title=measured.method_title(key[0]), key=key[0], href=f"methods/{key[0]}.html", cells=cells)
+
+
+def method_citations(measured: Measured) -> tuple[str, ...]:
+    keys = dict.fromkeys(result.planned.spec.pretrain.method for result in measured.results)
+    papers = [measured.methods[key].paper for key in keys if key in measured.methods]
+    return tuple(dict.fromkeys(paper for paper in papers if paper))
+
+
+def context_cells(measured: Measured, group: Sequence[Result]) -> tuple[Cell, ...]:
+    spec = group[0].planned.spec
+    data = measured.title(spec.pretrain.data.key)
+    if spec.data.key != spec.pretrain.data.key:
+        data = f"{data}, tested on {measured.title(spec.data.key)}"
+    seeds = len({result.seed for result in group})
+    return (
+        Cell(text=data),
+        Cell(text=measured.title(spec.pretrain.backbone)),
+        epochs_cell(group),
+        Cell(text=f"{seeds} seed" + ("s" if seeds > 1 else "")),
+    )
+
+
+def epochs_cell(group: Sequence[Result]) -> Cell:
+    training = group[0].planned.spec.pretrain.training
+    return Cell(text=str(training.epochs) if training else "0")
+
+
+def place_of(result: Result) -> tuple[str, float]:
+    """Protocol and label fraction; a linear probe always uses all labels."""
+    spec = result.planned.spec
+    fraction = 1.0 if spec.protocol == "linear_probe" else float(spec.protocol_params.get("fraction", 1.0))
+    return spec.protocol, round(fraction, 6)
+
+
+def measured_cells(measured: Measured, group: Sequence[Result]) -> tuple[Cell, ...]:
+    """The six cells of one row."""
+    return tuple(summarize(measured.at(group, protocol, fraction), metric) for protocol, fraction, metric in PLACES)
+
+
+def mark_contexts(table: Table, measured: Measured, groups: Sequence[Sequence[Result]], *, start: int) -> Table:
+    """Mark best groups among rows of the same data, backbone and epochs."""
+    contexts: dict[tuple[str, ...], list[int]] = {}
+    for index, group in enumerate(groups):
+        if group:
+            contexts.setdefault(row_key(group[0].planned.spec)[1:], []).append(index)
+    for indices in contexts.values():
+        columns: list[tuple[Contender, ...]] = [() for _ in table.columns]
+        for offset, (protocol, fraction, metric) in enumerate(PLACES):
+            columns[start + offset] = tuple(
+                contender
+                for index in indices
+                if (contender := _contender(table, measured, index, start + offset, groups[index], protocol, fraction))
+            )
+            assert metric is table.columns[start + offset].metric
+        where = _context_words(measured, groups[indices[0]]) if len(contexts) > 1 else ""
+        table = mark_best(table, columns, where=where)
+    return table
+
+
+def _context_words(measured: Measured, group: Sequence[Result]) -> str:
+    cells = context_cells(measured, group)
+    return f"{cells[0].text}, {cells[1].text}, {cells[2].text} epochs"
+
+
+def _contender(
+    table: Table,
+    measured: Measured,
+    row: int,
+    column: int,
+    group: Sequence[Result],
+    protocol: str,
+    fraction: float,
+) -> Contender | None:
+    """The value as a competitor, with the wider of its intervals over seeds and over test images."""
+    cell = table.rows[row].cells[column]
+    card = measured.methods.get(group[0].planned.spec.pretrain.method)
+    if cell.value is None or cell.metric is None or cell.state != "measured" or (card and card.family == "baseline"):
+        return None
+    lows, highs = [cell.value], [cell.value]
+    images = image_interval(measured.at(group, protocol, fraction), cell.metric)
+    for low, high in ((cell.low, cell.high), images or (None, None)):
+        lows += [low] if low is not None else []
+        highs += [high] if high is not None else []
+    return Contender(row=row, value=cell.value, low=min(lows), high=max(highs))
+
+
+def companion_table(measured: Measured) -> Table | None:
+    """The protocols of the plan that Table 1 has no column for, such as kNN; None when there are none."""
+    others = {
+        (result.planned.spec.protocol, result.planned.spec.variant): None
+        for result in measured.results
+        if measured.shown.get(place_of(result)) != result.planned.spec.variant
+    }
+    if not others:
+        return None
+    columns, places = [], []
+    for protocol, variant in others:
+        for metric in _metrics(measured, protocol, variant):
+            heading = protocol_title(measured.protocols, protocol, variant)
+            columns.append(Column(title=metric.title, groups=(heading,), metric=metric))
+            places.append((protocol, variant, metric))
+    context = (Column(title="data"), Column(title="backbone"), Column(title="epochs"), Column(title="seeds"))
+    rows = []
+    for key, group in measured.groups().items():
+        cells = tuple(
+            summarize([r for r in group if (r.planned.spec.protocol, r.planned.spec.variant) == (p, v)], metric)
+            for p, v, metric in places
+        )
+        rows.append(_measured_row(measured, key, (*context_cells(measured, group), *cells)))
+    return Table(
+        key="companion",
+        title="Companion to Table 1",
+        caption="What else the suite measures, on the same encoders and the same test split.",
+        columns=(*context, *columns),
+        rows=tuple(rows),
+        citations=method_citations(measured),
+    )
+
+
+def _metrics(measured: Measured, protocol: str, variant: str) -> tuple[Metric, ...]:
+    card = measured.protocols.get(protocol)
+    if card:
+        return card.metrics
+    keys = {
+        key
+        for result in measured.results
+        if (result.planned.spec.protocol, result.planned.spec.variant) == (protocol, variant)
+        for key in result.metrics
+    }
+    return tuple(metric_of(key) for key in sorted(keys))
+
+
+def protocol_title(protocols: Mapping[str, ProtocolCard], protocol: str, variant: str) -> str:
+    title = protocols[protocol].title if protocol in protocols else protocol
+    return f"{title}, {variant}" if variant else title

@@ -1,0 +1,33 @@
+"""The six columns of Table 1."""
+
+from __future__ import annotations
+
+from bench.metric import TOP1, TOP5, Metric
+from bench.table import Column
+
+PLACES: tuple[tuple[str, float, Metric], ...] = (
+    ("linear_probe", 1.0, TOP1),
+    ("linear_probe", 1.0, TOP5),
+    ("semi_supervised", 0.01, TOP1),
+    ("semi_supervised", 0.01, TOP5),
+    ("semi_supervised", 0.1, TOP1),
+    ("semi_supervised", 0.1, TOP5),
+)
+"""Protocol, label fraction and metric of the six columns."""
+
+HEADINGS = {
+    ("linear_probe", 1.0): "Linear",
+    ("semi_supervised", 0.01): "1 % of labels",
+    ("semi_supervised", 0.1): "10 % of labels",
+}
+
+WHAT = "Linear evaluation on frozen features and semi-supervised fine-tuning, accuracy on the test split in %."
+"""What the table shows, for captions."""
+
+
+def value_columns(*outer: str) -> tuple[Column, ...]:
+    """The six columns below the spanners ``outer``."""
+    return tuple(
+        Column(title=metric.title, groups=(*outer, HEADINGS[protocol, fraction]), metric=metric)
+        for protocol, fraction, metric in PLACES
+    )

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from bench.errors import RegistrationError, SpecError, UnknownNameError
+from bench.registry import discover
+
+METHOD = """\
+from bench.card import MethodCard
+from bench.registry import register_method
+from bench.training.method import Method
+
+@register_method("{key}", card=MethodCard(title="T", family="contrastive", summary="s", complete_collapse="c"))
+class Thing(Method):
+    def __init__(self, backbone, *, rate: float = 0.5, sizes: tuple[int, ...] = (4, 2), flag: bool = False):
+        super().__init__(backbone)
+    def forward(self, views):
+        return {{}}
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Path:
+    file = tmp_path / "thing.py"
+    file.write_text(METHOD.format(key="thing"))
+    return file
+
+
+def test_the_built_in_folders_are_discovered() -> None:
+    catalog = discover()
+    assert {"simclr", "byol", "vicreg", "supervised", "random_init"} <= {entry.key for entry in catalog.methods}
+    assert {"linear_probe", "knn", "semi_supervised"} <= {entry.key for entry in catalog.protocols}
+    assert {"digits", "mnist5k", "fashion_mnist", "cifar10", "cifar100", "folder"} <= {
+        entry.key for entry in catalog.datasets
+    }
+    assert {"convnet", "resnet18", "resnet34", "resnet50"} <= {entry.key for entry in catalog.backbones}
+    assert {"smoke", "quick"} <= set(catalog.suites)
+
+
+def test_every_entry_loads_and_carries_its_card() -> None:
+    catalog = discover()
+    for kind in ("method", "protocol", "dataset", "backbone"):
+        for entry in catalog.registry(kind):
+            loaded = entry.load()
+            assert (loaded.key, loaded.card) == (entry.key, entry.card), entry.where
+
+
+def test_a_plugin_file_adds_an_entry_that_loads(plugin: Path) -> None:
+    entry = discover([plugin]).methods["thing"]
+    assert entry.plugin and entry.file == plugin
+    assert entry.load().key == "thing"
+    assert entry.load() is entry.load()
+
+
+def test_an_unknown_name_suggests_the_nearest() -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown method 'vicregg'. Did you mean 'vicreg'\? Known: .*simclr"):
+        discover().methods["vicregg"]
+
+
+def test_a_taken_key_names_both_places(tmp_path: Path) -> None:
+    file = tmp_path / "again.py"
+    file.write_text(METHOD.format(key="vicreg"))
+    with pytest.raises(RegistrationError, match=r"again\.py:6: the method key 'vicreg' is taken by .*vicreg\.py:\d+"):
+        discover([file])
+
+
+def test_a_missing_or_empty_plugin_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RegistrationError, match="there is no such plug-in file"):
+        discover([tmp_path / "absent.py"])
+    empty = tmp_path / "empty.py"
+    empty.write_text("x = 1\n")
+    with pytest.raises(RegistrationError, match="registers nothing. Decorate a class"):
+        discover([empty])
+
+
+def test_an_installed_package_registers_through_its_entry_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "friendly_package.py").write_text(METHOD.format(key="friend"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = importlib.metadata.EntryPoint("friend", "friendly_package:Thing", "jointbench.methods")
+    absent = importlib.metadata.EntryPoint("gone", "no_such_package:Thing", "jointbench.methods")
+
+    def points(group: str) -> list[importlib.metadata.EntryPoint]:
+        return [point] if group == "jointbench.methods" else []
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", points)
+    assert discover().methods["friend"].load().key == "friend"
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [absent] if "methods" in group else [])
+    with pytest.raises(RegistrationError, match="names a module that cannot be found"):
+        discover()
+
+
+def test_parameters_are_completed_in_the_type_of_their_default(plugin: Path) -> None:
+    entry = discover([plugin]).methods["thing"]
+    assert entry.complete({"rate": 1, "sizes": [8, 8]}) == {"rate": 1.0, "sizes": (8, 8), "flag": False}
+    assert isinstance(entry.complete({"rate": 1})["rate"], float)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"rates": 1}, r"Unknown parameter of method 'thing' 'rates'. Did you mean 'rate'\?"),
+        ({"rate": "high"}, r"parameter 'rate' must be like 0.5 \(float\), got 'high'"),
+        ({"flag": 1}, r"parameter 'flag' must be like False \(bool\), got 1"),
+        ({"sizes": ["a"]}, r"parameter 'sizes' must be like 4 \(int\), got 'a'"),
+    ],
+)
+def test_a_wrong_parameter_is_an_error(plugin: Path, given: dict[str, object], message: str) -> None:
+    with pytest.raises((UnknownNameError, SpecError), match=message):
+        discover([plugin]).methods["thing"].complete(given)
