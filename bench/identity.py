@@ -181,6 +181,10 @@ def _imports(tree: ast.Module, module: str) -> list[str]:
     return names
 
 
+_UNSTABLE_FIELDS = ("type_comment", "kind", "type_params", "ctx")
+"""Fields that one Python version has and another lacks, or that follow from the rest."""
+
+
 def canonical_dump(node: Any) -> str:
     """The syntax tree as text, equal across Python versions: empty fields, positions, docstrings and registration
     cards are left out."""
@@ -188,12 +192,10 @@ def canonical_dump(node: Any) -> str:
         fields = []
         for name in sorted(node._fields):
             value = getattr(node, name, None)
-            if name in ("type_comment", "kind", "type_params", "ctx") or value in (None, []):
+            if isinstance(value, list):
+                value = [item for item in value if not (_is_docstring(item) or _is_registration(name, item))]
+            if name in _UNSTABLE_FIELDS or value is None or value == []:
                 continue
-            if name == "body" and isinstance(value, list):
-                value = [item for item in value if not _is_docstring(item)]
-            if name == "decorator_list":
-                value = [item for item in value if not _is_registration(item)]
             fields.append(f"{name}={canonical_dump(value)}")
         return f"{type(node).__name__}({','.join(fields)})"
     if isinstance(node, list):
@@ -205,5 +207,7 @@ def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _is_registration(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1].startswith("register_")
+def _is_registration(field: str, node: ast.AST) -> bool:
+    if field != "decorator_list" or not isinstance(node, ast.Call):
+        return False
+    return ast.unparse(node.func).split(".")[-1].startswith("register_")

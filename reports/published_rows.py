@@ -83,7 +83,7 @@ def published_rows(published: pd.DataFrame) -> tuple[PublishedRow, ...]:
         rows.append(
             PublishedRow(
                 method=str(records[0]["method"]),
-                title=f"{title}, {_variant(str(title), str(variant))}" if variant else str(title),
+                title=_title(str(title), str(variant)),
                 variant=str(variant),
                 epochs=epochs.pop() if len(epochs) == 1 else None,
                 values={_place(record): record for record in records},
@@ -92,8 +92,11 @@ def published_rows(published: pd.DataFrame) -> tuple[PublishedRow, ...]:
     return tuple(rows)
 
 
-def _variant(title: str, variant: str) -> str:
-    return variant.removeprefix(f"{title} ")
+def _title(title: str, variant: str) -> str:
+    """``SwAV (multi-crop)``; a variant that repeats the name, such as ``InfoMin Aug``, stands alone."""
+    if not variant or variant.startswith(title):
+        return variant or title
+    return f"{title} ({variant})"
 
 
 def _plain(record: Mapping[Any, Any]) -> dict[str, Any]:

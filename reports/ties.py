@@ -29,17 +29,26 @@ class Contender:
     high: float
 
 
-def best_group(contenders: Sequence[Contender], metric: Metric) -> frozenset[int]:
-    """Rows whose interval overlaps that of the best value; empty when fewer than two values compete."""
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The best group of one column: the row of the best value, and all rows of the group with it."""
+
+    best: int
+    rows: frozenset[int]
+
+
+def best_group(contenders: Sequence[Contender], metric: Metric) -> Group | None:
+    """The rows whose interval overlaps that of the best value; None when fewer than two values compete."""
     if len(contenders) < 2:
-        return frozenset()
+        return None
     direction = 1 if metric.higher_is_better else -1
     best = max(contenders, key=lambda contender: direction * contender.value)
-    return frozenset(c.row for c in contenders if c.low <= best.high and c.high >= best.low)
+    overlapping = (c.row for c in contenders if c.low <= best.high and c.high >= best.low)
+    return Group(best=best.row, rows=frozenset(overlapping))
 
 
 def mark_best(table: Table, contenders: Sequence[Sequence[Contender]], *, where: str = "") -> Table:
-    """Mark the best group of every column and add a note for the columns that cannot separate their methods.
+    """Mark the best group of every column and say in a note which methods it cannot separate.
 
     Args:
         table: the table.
@@ -47,39 +56,42 @@ def mark_best(table: Table, contenders: Sequence[Sequence[Contender]], *, where:
         where: what the compared columns have in common, for the notes of a table that holds several comparisons.
     """
     groups = [
-        best_group(members, column.metric) if column.metric else frozenset()
+        best_group(members, column.metric) if column.metric else None
         for members, column in zip(contenders, table.columns, strict=True)
     ]
     if not any(groups):
         return table
     rows = tuple(_marked(row, index, groups) for index, row in enumerate(table.rows))
-    notes = [sentence for sentence in (_sentences(table, groups, where)) if sentence not in table.notes]
-    return replace(table, rows=rows, notes=(*table.notes, *notes))
+    return replace(table, rows=rows, notes=(*table.notes, *_sentences(table, groups, where)))
 
 
-def _marked(row: Row, index: int, groups: Sequence[frozenset[int]]) -> Row:
+def _marked(row: Row, index: int, groups: Sequence[Group | None]) -> Row:
     cells: list[Cell] = [
-        replace(cell, best=True) if index in group else cell for cell, group in zip(row.cells, groups, strict=True)
+        replace(cell, best=True) if group and index in group.rows else cell
+        for cell, group in zip(row.cells, groups, strict=True)
     ]
     return replace(row, cells=tuple(cells))
 
 
-def _sentences(table: Table, groups: Sequence[frozenset[int]], where: str) -> list[str]:
-    """One sentence for each set of methods that ties for the best place, with the columns in which it does."""
-    ties: dict[frozenset[int], list[Column]] = {}
+def _sentences(table: Table, groups: Sequence[Group | None], where: str) -> list[str]:
+    """One sentence for each group of several methods, with the columns in which it occurs."""
+    ties: dict[Group, list[Column]] = {}
     for group, column in zip(groups, table.columns, strict=True):
-        if len(group) > 1:
+        if group and len(group.rows) > 1:
             ties.setdefault(group, []).append(column)
-    prefix = f"{where}: " if where else ""
+    prefix = f"{where}: by" if where else "By"
     sentences = []
     for group, columns in ties.items():
-        names = _listed([table.rows[index].title for index in sorted(group)])
-        sentences.append(f"{prefix}{names} cannot be told apart in {_listed([_short(column) for column in columns])}.")
+        others = _listed([table.rows[index].title for index in sorted(group.rows - {group.best})])
+        what = _listed([_short(column) for column in columns])
+        sentences.append(
+            f"{prefix} {what}, {others} cannot be told apart from {table.rows[group.best].title}, the best value."
+        )
     return sentences
 
 
 def _short(column: Column) -> str:
-    return f"{column.groups[-1].lower()} {column.title}" if column.groups else column.title
+    return f"{column.title} ({column.groups[-1].lower()})" if column.groups else column.title
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -84,7 +84,9 @@ def read_idx(file: Path, *, dimensions: int) -> NDArray[np.uint8]:
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     expected, found = int(np.prod(shape, dtype=np.int64)), len(content) - header
     if found != expected:
-        raise unreadable(file, f"its header promises {expected} bytes {shape}, it holds {found}: it is truncated or damaged")
+        raise unreadable(
+            file, f"its header promises {expected} bytes {shape}, it holds {found}: it is truncated or damaged"
+        )
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 
 

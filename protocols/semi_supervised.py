@@ -1,0 +1,296 @@
+"""Semi-supervised classification: fine-tuning the whole network with the labels of a few training images.
+
+A stratified subset of the training split, drawn by seed, keeps its labels; no other training image is used. The recipe:
+
+1. A linear head is fitted on frozen features of the labelled images and of ``copies`` light augmentations of each; all
+   learning rate x weight decay candidates are trained together and the validation split chooses one. With three or
+   four labels per class, starting from a head that fits is worth more than any setting of the fine-tuning.
+2. Backbone and head are fine-tuned together by SGD, each with its own learning rate, on lightly augmented batches with
+   smoothed labels. Batch norm uses the batch's statistics: with frozen ones the useful learning rates diverge.
+3. The validation split chooses among the learning rates; then the test split is read, once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from bench.card import ProtocolCard
+from bench.data.dataset import ImageDataset, Subset
+from bench.data.splits import stratified_subset
+from bench.data.views import make_view
+from bench.encoders.encoder import Encoder
+from bench.errors import DivergenceError, SpecError
+from bench.metric import TOP1, TOP5
+from bench.protocol import Outcome, Protocol
+from bench.registry import register_protocol
+from bench.spec import ViewSpec
+from bench.statistics.classification import ranked_predictions, top_k_scores, undefined_metrics
+from bench.training.linear import Standardizer, fit_linear
+from bench.training.randomness import isolated_rng, stream
+
+FIRST_FIT = {"lrs": (0.03, 0.1), "weight_decays": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1), "epochs": (200,)}
+COPIES, ORDER, VIEWS, ROWS = range(4)  # one random stream for each purpose
+
+
+class Classifier(nn.Module):
+    """A backbone, the fixed standardization of its features, and a linear head."""
+
+    def __init__(self, backbone: nn.Module, standardize: Standardizer, head: nn.Linear) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.standardize = standardize
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalized images (B, C, H, W) to logits (B, K)."""
+        logits: Tensor = self.head(self.standardize(self.backbone(images)))
+        return logits
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A fine-tuned classifier (an encoder whose features are logits) and how it did on the validation split."""
+
+    backbone_lr: float
+    head_lr: float
+    validation_top1: float
+    validation_loss: float
+    classifier: Encoder
+
+    def record(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in ("backbone_lr", "head_lr", "validation_top1")}
+
+
+@register_protocol(
+    "semi_supervised",
+    card=ProtocolCard(
+        title="Semi-supervised",
+        summary="Accuracy after fine-tuning with a few labels per class, the learning rates chosen on the validation "
+        "split.",
+        metrics=(TOP1, TOP5),
+        chance="100/K % top-1 and 500/K % top-5 for K balanced classes; top-5 is not defined below 5 classes",
+    ),
+)
+class SemiSupervised(Protocol):
+    """Fine-tuning on a stratified subset.
+
+    Args:
+        fraction: share of the training split that keeps its labels.
+        steps: optimizer steps of the fine-tuning, whatever the size of the subset.
+        batch_size: images of a step; a smaller subset is repeated within the batch, each time in another view.
+        backbone_lrs: learning rates of the backbone; the validation split chooses.
+        head_lrs: learning rates of the head; the validation split chooses.
+        label_smoothing: share of the target that is spread evenly over the classes.
+        copies: augmented copies of each labelled image for the first fit of the head.
+        batch_norm: ``batch`` (statistics of the batch; the running ones follow) or ``frozen``.
+        crop_scale: share of the image's area that a crop covers, (low, high).
+        rotation: largest rotation in degrees.
+        flip: probability of a horizontal flip.
+    """
+
+    def __init__(
+        self,
+        *,
+        fraction: float = 0.01,
+        steps: int = 200,
+        batch_size: int = 64,
+        backbone_lrs: tuple[float, ...] = (0.01, 0.03),
+        head_lrs: tuple[float, ...] = (0.01,),
+        label_smoothing: float = 0.1,
+        copies: int = 10,
+        batch_norm: str = "batch",
+        crop_scale: tuple[float, float] = (0.6, 1.0),
+        rotation: float = 15.0,
+        flip: float = 0.0,
+    ) -> None:
+        if batch_norm not in ("batch", "frozen"):
+            raise SpecError(f"semi_supervised: batch_norm must be 'batch' or 'frozen', got {batch_norm!r}.")
+        if not backbone_lrs or not head_lrs or steps < 1 or batch_size < 2:
+            raise SpecError("semi_supervised: needs a learning rate of each kind, a step, and two images in a batch.")
+        self.fraction = fraction
+        self.steps = steps
+        self.batch_size = batch_size
+        self.rates = list(product(backbone_lrs, head_lrs))
+        self.label_smoothing = label_smoothing
+        self.copies = copies
+        self.batch_norm = batch_norm
+        self.view = ViewSpec(crop_scale=crop_scale, rotation=rotation, flip=flip, jitter=0.0, grayscale=0.0)
+
+    def evaluate(self, encoder: Encoder, data: ImageDataset, *, seed: int, device: str) -> Outcome:
+        started = time.perf_counter()
+        labelled = _labelled(data, self.fraction, seed)
+        validation = data.split("validation")
+        with isolated_rng(seed, device=device):
+            pixels, labels = _pixels(encoder, labelled, device)
+            standardize, head, first_fit = self._first_fit(
+                encoder, pixels, labels, validation, num_classes=data.num_classes, seed=seed, device=device
+            )
+            fitted_first = time.perf_counter()
+            trials = []
+            for backbone_lr, head_lr in self.rates:
+                start = _fresh_classifier(encoder, standardize, head)
+                self._fine_tune(start, encoder, pixels, labels, backbone_lr=backbone_lr, head_lr=head_lr, seed=seed)
+                tuned = replace(encoder, module=start, feature_dim=data.num_classes)
+                top1, loss = _validate(tuned, validation, device)
+                trials.append(Trial(backbone_lr, head_lr, top1, loss, tuned))
+        best = _choose(trials)
+        chosen = time.perf_counter()
+        test = data.split("test")
+        log_p = best.classifier.features(test.images, device=device).log_softmax(dim=1)  # (n, K)
+        predictions = ranked_predictions(log_p, test.labels, test.samples)
+        finished = time.perf_counter()
+        return Outcome(
+            scores=top_k_scores(predictions, num_classes=data.num_classes),
+            predictions=predictions,
+            details={
+                **best.record(),
+                "grid": [trial.record() for trial in trials],
+                "frozen_head": first_fit,
+                "labelled": len(labelled),
+                "labelled_samples": labelled.samples.tolist(),
+                "validation_images": len(validation),
+                "undefined": undefined_metrics(data.num_classes),
+            },
+            seconds={
+                "features": fitted_first - started,
+                "fit": chosen - fitted_first,
+                "test": finished - chosen,
+            },
+        )
+
+    def _first_fit(
+        self,
+        encoder: Encoder,
+        pixels: Tensor,
+        labels: Tensor,
+        validation: Subset,
+        *,
+        num_classes: int,
+        seed: int,
+        device: str,
+    ) -> tuple[Standardizer, nn.Linear, dict[str, Any]]:
+        """A linear head on frozen features of the labelled images and their augmented copies."""
+        generator = stream(seed, COPIES)
+        versions = [pixels, *(make_view(pixels, self.view, generator) for _ in range(self.copies))]
+        x = torch.cat([_frozen_features(encoder, images) for images in versions])  # (N (1 + copies), D)
+        standardize = Standardizer.fit(x)
+        grid = list(product(FIRST_FIT["lrs"], FIRST_FIT["weight_decays"]))
+        lrs, weight_decays = torch.tensor(grid, dtype=torch.float64).T
+        candidates = fit_linear(
+            standardize(x),
+            labels.repeat(len(versions)),
+            num_classes=num_classes,
+            lrs=lrs,
+            weight_decays=weight_decays,
+            epochs=int(FIRST_FIT["epochs"][0]),
+            batch_size=256,
+            generator=stream(seed, ROWS),
+        )
+        x_val = standardize(encoder.features(validation.images, device=device).to(device))
+        best, accuracies = candidates.choose(x_val, torch.as_tensor(validation.labels, device=device))
+        head = nn.Linear(x.shape[1], num_classes, device=x.device)
+        with torch.no_grad():
+            head.weight.copy_(candidates.weight[:, best].T)
+            head.bias.copy_(candidates.bias[best])
+        lr, weight_decay = grid[best]
+        return standardize, head, {"lr": lr, "weight_decay": weight_decay, "validation_top1": accuracies[best]}
+
+    def _fine_tune(
+        self,
+        classifier: Classifier,
+        encoder: Encoder,
+        pixels: Tensor,
+        labels: Tensor,
+        *,
+        backbone_lr: float,
+        head_lr: float,
+        seed: int,
+    ) -> None:
+        """Train the classifier in place; every candidate sees the same batches and views."""
+        optimizer = torch.optim.SGD(
+            [
+                {"params": classifier.backbone.parameters(), "lr": backbone_lr},
+                {"params": classifier.head.parameters(), "lr": head_lr},
+            ],
+            momentum=0.9,
+            nesterov=True,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        )
+        order, views = stream(seed, ORDER), stream(seed, VIEWS)
+        classifier.train(self.batch_norm == "batch")
+        for _ in range(self.steps):
+            rows = _batch_rows(len(labels), self.batch_size, order).to(labels.device)
+            images = _normalized(encoder, make_view(pixels[rows], self.view, views))  # (B, C, H, W)
+            loss = cross_entropy(classifier(images), labels[rows], label_smoothing=self.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+
+
+def _labelled(data: ImageDataset, fraction: float, seed: int) -> Subset:
+    """The training images that keep their labels."""
+    train = data.split("train")
+    rows = stratified_subset(train.labels, fraction, seed, num_classes=data.num_classes)
+    return Subset(images=train.images[rows], labels=train.labels[rows], samples=train.samples[rows])
+
+
+def _pixels(encoder: Encoder, subset: Subset, device: str) -> tuple[Tensor, Tensor]:
+    """Pixels (N, C, H, W) in [0, 1] and labels (N,) on the device."""
+    pixels = torch.as_tensor(subset.images, device=device).permute(0, 3, 1, 2).float() / 255
+    return pixels, torch.as_tensor(subset.labels, device=device)
+
+
+def _normalized(encoder: Encoder, pixels: Tensor) -> Tensor:
+    mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (encoder.mean, encoder.std))
+    return (pixels - mean) / std
+
+
+@torch.no_grad()
+def _frozen_features(encoder: Encoder, pixels: Tensor, *, batch_size: int = 512) -> Tensor:
+    """Features (N, D) of pixels (N, C, H, W) in [0, 1], in evaluation mode."""
+    module = encoder.module.to(pixels.device).eval()
+    return torch.cat([module(_normalized(encoder, part)).float() for part in pixels.split(batch_size)])
+
+
+def _fresh_classifier(encoder: Encoder, standardize: Standardizer, head: nn.Linear) -> Classifier:
+    """The start of every candidate: an own copy of the pre-trained backbone and of the fitted head."""
+    backbone = encoder.clone().module.requires_grad_(True)
+    own = nn.Linear(head.in_features, head.out_features, device=head.weight.device)
+    own.load_state_dict(head.state_dict())
+    return Classifier(backbone, standardize, own)
+
+
+def _batch_rows(n: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Rows of one batch: a random choice, or all rows again and again where there are fewer than the batch takes."""
+    passes = -(-batch_size // n)
+    return torch.cat([torch.randperm(n, generator=generator) for _ in range(passes)])[:batch_size]
+
+
+def _validate(tuned: Encoder, validation: Subset, device: str) -> tuple[float, float]:
+    """Top-1 in percent and cross entropy on the validation split."""
+    logits = tuned.features(validation.images, device=device)
+    labels = torch.as_tensor(validation.labels)
+    return 100 * (logits.argmax(dim=1) == labels).float().mean().item(), cross_entropy(logits, labels).item()
+
+
+def _choose(trials: list[Trial]) -> Trial:
+    """Highest validation top-1; a tie goes to the lower cross entropy, then to the earlier in the grid."""
+    finite = [trial for trial in trials if math.isfinite(trial.validation_loss)]
+    if not finite:
+        tried = ", ".join(f"({trial.backbone_lr}, {trial.head_lr})" for trial in trials)
+        raise DivergenceError(
+            f"semi_supervised: fine-tuning diverged at every (backbone, head) learning rate: {tried}. "
+            "Offer smaller backbone_lrs."
+        )
+    return min(finite, key=lambda trial: (-trial.validation_top1, trial.validation_loss))

@@ -1,0 +1,268 @@
+"""Provenance panels: everything that stands behind one cell of a table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.card import ProtocolCard
+from bench.published import CONFIDENCE_WORDS, load_papers
+from bench.table import STATES, CellState
+from reports.measured import Measured, protocol_title
+from reports.published_rows import PublishedRow, published_panel_id
+from reports.results import Record, Result, metric_of, number, panel_id, parsed, row_key, whole
+
+STATE_OF: dict[str, CellState] = {"fresh": "measured", "stale": "stale", "failed": "failed", "missing": "missing"}
+LONGEST_LIST = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fact:
+    """One line of a panel."""
+
+    label: str
+    value: str
+    href: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A titled group of facts, with an optional verbatim block."""
+
+    title: str
+    facts: tuple[Fact, ...] = ()
+    verbatim: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One seed's part of a measured panel."""
+
+    title: str
+    state: str
+    sections: tuple[Section, ...]
+    command: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """What a cell links to.
+
+    Attributes:
+        id: fragment of the link.
+        title: what the cell shows.
+        runs: one per seed; a published value has one.
+    """
+
+    id: str
+    title: str
+    runs: tuple[Run, ...]
+
+
+# --- measured ---------------------------------------------------------------------------------------------------
+
+
+def measured_panels(measured: Measured, *, method: str | None = None) -> tuple[Panel, ...]:
+    """One panel for each table row and protocol, with a part for every seed."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in measured.results:
+        spec = result.planned.spec
+        if method is None or spec.pretrain.method == method:
+            groups.setdefault((*row_key(spec), spec.protocol, spec.variant), []).append(result)
+    return tuple(_measured_panel(measured, group) for group in groups.values())
+
+
+def _measured_panel(measured: Measured, group: Sequence[Result]) -> Panel:
+    spec = group[0].planned.spec
+    title = protocol_title(measured.protocols, spec.protocol, spec.variant)
+    return Panel(
+        id=panel_id(spec),
+        title=f"{measured.method_title(spec.pretrain.method)}: {title} on {measured.title(spec.data.key)}",
+        runs=tuple(_run(result, measured.protocols.get(spec.protocol)) for result in group),
+    )
+
+
+def _run(result: Result, card: ProtocolCard | None) -> Run:
+    planned = result.planned
+    mark = STATES[STATE_OF[planned.state]]
+    shown = next(iter(result.metrics.values()), result.failure)
+    sections = [
+        Section(title="Result", facts=(*_value_facts(result, card), *_state_facts(result))),
+        _identity_section(result, shown),
+    ]
+    if shown:
+        sections += [*_environment_sections(shown), _cost_section(shown, result.pretraining)]
+        sections += _details_section(shown)
+    sections.append(_spec_section(result, shown))
+    return Run(
+        title=f"Seed {result.seed}",
+        state=f"{mark.glyph} {mark.word or 'measured, fresh'}".strip(),
+        sections=tuple(section for section in sections if section.facts or section.verbatim),
+        command=planned.command,
+    )
+
+
+def _value_facts(result: Result, card: ProtocolCard | None) -> Iterable[Fact]:
+    order = [metric.key for metric in card.metrics] if card else []
+    for key in sorted(result.metrics, key=lambda key: (order.index(key) if key in order else len(order), key)):
+        row = result.metrics[key]
+        metric = metric_of(key, card.metrics if card else ())
+        low, high = number(row["low"]), number(row["high"])
+        text = f"{number(row['value']):.4f}".rstrip("0").rstrip(".") + (f" {metric.unit}" if metric.unit else "")
+        if low is not None and high is not None:
+            text += f", {row['interval']}: {low:.2f} to {high:.2f} (covers {row['covers'] or 'not stated'})"
+        count = whole(row["n"])
+        yield Fact(label=metric.title, value=text + (f", n = {count}" if count else ""))
+
+
+def _state_facts(result: Result) -> Iterable[Fact]:
+    planned = result.planned
+    yield Fact(label="state", value=f"{planned.state}: {planned.reason}" if planned.reason else planned.state)
+    for change in planned.changes:
+        yield Fact(label="changed", value=change)
+    if result.failure:
+        yield Fact(label="error", value=str(result.failure["error_type"]))
+        yield Fact(label="message", value=str(result.failure["error_message"]))
+        yield Fact(label="log", value=str(result.failure["log"] or "none"))
+    yield Fact(label="cell", value=planned.address)
+
+
+def _identity_section(result: Result, shown: Record | None) -> Section:
+    planned = result.planned
+    if shown:
+        pairs = [(name, shown[f"{name}_hash"]) for name in ("spec", "code", "data")]
+        pairs += [("job", shown["identity"]), ("pre-training", shown["pretrain_identity"])]
+    else:
+        identity = planned.identity
+        pairs = [("spec", identity.spec), ("code", identity.code), ("data", identity.data)]
+        pairs += [("job", identity.digest), ("pre-training", planned.pretraining.digest)]
+    facts = tuple(Fact(label=name, value=str(value)) for name, value in pairs if value)
+    return Section(title="Identity (SHA-256)", facts=facts)
+
+
+def _environment_sections(row: Record) -> list[Section]:
+    found = parsed(row["provenance"])
+    commit = found.get("git_commit")
+    dirty = {True: " with uncommitted changes", False: ", clean"}.get(found.get("git_dirty"), "")
+    libraries = found.get("libraries") or {}
+    software = [
+        ("jointbench", found.get("jointbench")),
+        ("git commit", f"{commit}{dirty}" if commit else "not a git checkout"),
+        ("Python", found.get("python")),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in sorted(libraries.items()) if version)),
+    ]
+    hardware = [
+        ("system", found.get("system")),
+        ("processor", found.get("processor")),
+        ("cores", found.get("cores")),
+        ("memory", f"{found['memory_gib']} GiB" if found.get("memory_gib") else None),
+        ("device", found.get("device")),
+        ("accelerator", found.get("accelerator")),
+        ("threads", found.get("threads")),
+    ]
+    return [_section("Software", software), _section("Hardware", hardware)]
+
+
+def _section(title: str, pairs: Iterable[tuple[str, Any]]) -> Section:
+    facts = (Fact(label=label, value=str(value)) for label, value in pairs if value not in (None, ""))
+    return Section(title=title, facts=tuple(facts))
+
+
+def _cost_section(row: Record, pretraining: Record | None) -> Section:
+    pairs = [
+        ("started", _moment(row["started_at"])),
+        ("finished", _moment(row["finished_at"])),
+        ("evaluation", _seconds(row["seconds_evaluation"])),
+        ("peak memory", _megabytes(row["peak_memory_mb"])),
+    ]
+    if pretraining:
+        speed = number(pretraining["images_per_second"])
+        pairs += [
+            ("pre-training", _seconds(pretraining["seconds_total"])),
+            ("of that, waiting for data", _seconds(pretraining["seconds_data"])),
+            ("of that, computing", _seconds(pretraining["seconds_compute"])),
+            ("speed", f"{speed:.0f} images/s" if speed else None),
+            ("peak memory, pre-training", _megabytes(pretraining["peak_memory_mb"])),
+        ]
+    return _section("Cost", pairs)
+
+
+def _moment(value: Any) -> str | None:
+    return f"{value[:19].replace('T', ' ')} UTC" if isinstance(value, str) and value else None
+
+
+def _seconds(value: Any) -> str | None:
+    seconds = number(value)
+    return None if seconds is None else f"{seconds:.2f} s"
+
+
+def _megabytes(value: Any) -> str | None:
+    size = number(value)
+    return None if size is None else f"{size:.0f} MB"
+
+
+def _details_section(row: Record) -> list[Section]:
+    details = parsed(row["details"])
+    if not details:
+        return []
+    facts = tuple(Fact(label=str(name), value=_compact(details[name])) for name in sorted(details))
+    return [Section(title="Chosen and recorded by the protocol", facts=facts)]
+
+
+def _compact(value: Any) -> str:
+    """A recorded value on one line; a long list by its length."""
+    if isinstance(value, list) and len(value) > LONGEST_LIST:
+        return f"{len(value)} entries, in the store"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_compact(value[name])}" for name in sorted(value))
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _spec_section(result: Result, shown: Record | None) -> Section:
+    text = str(shown["spec"]) if shown and shown["spec"] else result.planned.spec.canonical_json()
+    return Section(title="Full spec", verbatim=json.dumps(json.loads(text), indent=1, sort_keys=True))
+
+
+# --- published --------------------------------------------------------------------------------------------------
+
+
+def published_panels(rows: Iterable[PublishedRow]) -> tuple[Panel, ...]:
+    """One panel for each printed value."""
+    return tuple(_published_panel(row, record) for row in rows for record in row.values.values())
+
+
+def _published_panel(row: PublishedRow, record: Mapping[str, Any]) -> Panel:
+    papers = load_papers()
+    paper = papers[str(record["paper"])]
+    quoted = "quoted: this source took the value from elsewhere" if record["quoted"] else "the source's own result"
+    fraction = number(record["label_fraction"])
+    pairs = [
+        ("value", f"{record['value']:g} {record['unit']}".strip()),
+        ("origin", quoted),
+        ("table", record["source_table"]),
+        ("also printed in", record.get("also")),
+        ("confidence", f"{record['confidence']}: {CONFIDENCE_WORDS[str(record['confidence'])]}"),
+        ("protocol", record["protocol"]),
+        ("label fraction", f"{fraction:g}" if fraction is not None else None),
+        ("pre-training", f"{record['pretrain_data']}, {record['backbone']}, {row.epochs or 'unknown'} epochs"),
+        ("variant in the source", record["variant"]),
+        ("notes", record["notes"]),
+    ]
+    source = Fact(label="source", value=f"{paper.short}. {paper.title}", href=paper.link)
+    facts = (source, *_section("", pairs).facts)
+    state = "† quoted" if record["quoted"] else "published"
+    metric = metric_of(str(record["metric"]))
+    return Panel(
+        id=published_panel_id(record),
+        title=f"{row.title}: {metric.title}, {_setting(record)}",
+        runs=(Run(title="Published value", state=state, sections=(Section(title="Source", facts=facts),)),),
+    )
+
+
+def _setting(record: Mapping[str, Any]) -> str:
+    fraction = number(record["label_fraction"]) or 1.0
+    return "all labels" if fraction == 1 else f"{fraction * 100:g} % of labels"

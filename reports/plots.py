@@ -1,0 +1,139 @@
+"""Figures as inline SVG: drawn by matplotlib, colored by the page's style sheet."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from reports.curves import Figure, Series
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SVG = "http://www.w3.org/2000/svg"
+XLINK = "http://www.w3.org/1999/xlink"
+INK, FAINT = "#010101", "#020202"
+SLOTS = tuple(f"#0301{slot:02x}" for slot in range(8))
+"""Placeholder colors that become classes of the style sheet: ``ink``, ``faint``, ``s0`` … ``s7``."""
+
+DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+CLASS_OF = {INK: "ink", FAINT: "faint", **{color: f"s{slot}" for slot, color in enumerate(SLOTS)}}
+STYLE = {
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "path.simplify": True,
+}
+
+
+def draw(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element with its summary as description; equal figures give equal text."""
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
+
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": figure.key}):
+        canvas = Canvas(figsize=(4.6, 2.6), layout="constrained")
+        axes = canvas.subplots()
+        for item in figure.series:
+            _line(axes, item)
+        _label_ends(axes, figure)
+        axes.set_xlabel(figure.x_label)
+        axes.set_ylabel(figure.y_label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.margins(x=0.02)
+        target = io.BytesIO()
+        FigureCanvasSVG(canvas).print_svg(target, metadata={"Date": None, "Creator": None})
+    return _embed(target.getvalue().decode("utf-8"), figure)
+
+
+def _line(axes: Axes, item: Series) -> None:
+    axes.plot(
+        item.epochs,
+        item.values,
+        color=SLOTS[item.slot % len(SLOTS)],
+        linestyle=DASHES[item.slot % len(DASHES)],
+        linewidth=1.5,
+        marker="o" if len(item.values) == 1 else None,
+        markersize=3,
+    )
+
+
+def _label_ends(axes: Axes, figure: Figure) -> None:
+    """Name each line at its right end; labels that would overlap move apart."""
+    ends: dict[int, Series] = {}
+    for item in figure.series:
+        ends.setdefault(item.slot, item)
+    low, high = axes.get_ylim()
+    gap = (high - low) * 0.085
+    previous = -float("inf")
+    for item in sorted(ends.values(), key=lambda item: item.values[-1]):
+        height = max(item.values[-1], previous + gap)
+        previous = height
+        axes.annotate(
+            item.name,
+            xy=(1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            color=SLOTS[item.slot % len(SLOTS)],
+            annotation_clip=False,
+        )
+
+
+def _embed(text: str, figure: Figure) -> str:
+    """Matplotlib's file as an element of a page: no styles of its own, no ids but the referenced ones, page colors."""
+    root = ElementTree.fromstring(text)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{SVG}}}style", f"{{{SVG}}}metadata"):
+                parent.remove(child)
+    referenced = set(
+        re.findall(r"#([\w-]+)", " ".join(value for node in root.iter() for value in node.attrib.values()))
+    )
+    for node in root.iter():
+        _restyle(node)
+        name = node.attrib.pop("id", None)
+        if name in referenced:
+            node.set("id", f"{figure.key}-{name}")
+        for key, value in node.attrib.items():
+            node.set(key, re.sub(r"(url\(#|^#)([\w-]+)", rf"\g<1>{figure.key}-\g<2>", value) if "#" in value else value)
+    for name in ("width", "height", "version"):
+        root.attrib.pop(name, None)
+    root.set("class", "plot")
+    root.set("role", "img")
+    root.set("aria-label", f"{figure.title}. {figure.summary}")
+    root.set("stroke-linejoin", "round")
+    ElementTree.register_namespace("", SVG)
+    ElementTree.register_namespace("xlink", XLINK)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _restyle(node: ElementTree.Element) -> None:
+    """Inline styles become attributes and classes, which a strict content policy allows."""
+    style = node.attrib.pop("style", "")
+    classes = []
+    for rule in filter(None, (part.strip() for part in style.split(";"))):
+        name, _, value = (part.strip() for part in rule.partition(":"))
+        if name.startswith("font"):
+            continue
+        if value in CLASS_OF:
+            classes.append(f"{CLASS_OF[value]}-{name}")
+        else:
+            node.set(name, value)
+    if node.tag == f"{{{SVG}}}text" and "fill" not in node.attrib and not classes:
+        classes.append("ink-fill")
+    if classes:
+        node.set("class", " ".join(classes))
