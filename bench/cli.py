@@ -36,6 +36,7 @@ Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", 
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the report is written.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 chooses by device and cores.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of each worker; 0 shares the cores out.")]
 Force = Annotated[bool, typer.Option("--force", help="Recompute the chosen cells even when they are fresh.")]
 Kind = Literal["methods", "protocols", "datasets", "backbones", "suites"]
 NewKind = Literal["method", "protocol", "dataset"]
@@ -58,6 +59,7 @@ def run(
     plugin: Plugins = None,
     device: Device = "auto",
     workers: Workers = 0,
+    threads: Threads = 0,
     force: Force = False,  # noqa: FBT002 (Typer passes options by name)
 ) -> None:
     """Compute every cell that is missing, stale or failed, then rebuild the report."""
@@ -67,7 +69,7 @@ def run(
     from bench.runner import run as run_cells
 
     request = _request(suite, methods, protocols, seeds, data, dataset, store, plugin)
-    request = _replace(request, device=device, workers=workers, force=force)
+    request = _replace(request, device=device, workers=workers, threads=threads, force=force)
     plan = request.plan(request.results.frame())
     console = Console()
     cells = plan.cells if force else plan.to_run

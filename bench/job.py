@@ -59,6 +59,7 @@ class Workshop:
 
     Attributes:
         scratch: local folder for unfinished trainings when the store is not local.
+        save_seconds: least time between two saves of an unfinished training.
     """
 
     catalog: Catalog
@@ -68,6 +69,7 @@ class Workshop:
     device: str
     threads: int
     force: bool
+    save_seconds: float
     notify: Callable[[Event], None]
 
 
@@ -248,7 +250,8 @@ def _resume_file(shop: Workshop, identity: str) -> CheckpointFile:
     from bench.training.checkpoint import CheckpointFile
 
     folder = shop.store.storage.local_folder or shop.scratch
-    return CheckpointFile(path=folder / "resume" / f"{identity}.ckpt", identity=identity)
+    path = folder / "resume" / f"{identity}.ckpt"
+    return CheckpointFile(path=path, identity=identity, every_seconds=shop.save_seconds)
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------

@@ -51,6 +51,7 @@ class Request:
     plugins: tuple[Path, ...] = ()
     device: str = "auto"
     workers: int = 0
+    threads: int = 0
     force: bool = False
 
     @cached_property
@@ -86,6 +87,7 @@ class Request:
             plugins=self.catalog.plugins,
             device=self.device,
             workers=self.workers,
+            threads=self.threads,
             force=self.force,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import queue
@@ -34,7 +35,9 @@ class Settings:
         plugins: plug-in files.
         device: ``auto``, ``cpu`` or ``cuda``.
         workers: worker processes; 0 chooses by device and cores.
+        threads: threads of each worker; 0 shares the cores out. Another number may change a result's last bits.
         force: recompute even what is fresh.
+        save_seconds: least time between two saves of an unfinished training.
     """
 
     store: str
@@ -43,7 +46,9 @@ class Settings:
     plugins: tuple[Path, ...] = ()
     device: str = "auto"
     workers: int = 0
+    threads: int = 0
     force: bool = False
+    save_seconds: float = 10.0
 
 
 def bundles_of(suite: str, cells: Iterable[PlannedCell]) -> list[Bundle]:
@@ -73,9 +78,11 @@ def run(
     """
     bundles = bundles_of(suite, cells)
     device = resolve_device(settings.device)
-    workers = min(settings.workers or default_workers(device), len(bundles)) or 1
-    threads = max(1, _cores() // workers)
-    if workers == 1:
+    wanted = settings.workers or default_workers(device)
+    # By the wanted workers, not by the bundles at hand: what a killed run left over must come out in the same bits.
+    threads = settings.threads or max(1, _cores() // wanted)
+    workers = min(wanted, len(bundles))
+    if workers <= 1:
         _open_workshop(settings, device, threads, notify, catalog)
         _drive(bundles, InlineExecutor, lambda: None)
         return
@@ -168,6 +175,7 @@ def _open_workshop(
 ) -> Workshop:
     import torch
 
+    importlib.import_module("bench.training.loop")  # here, so that no job's time counts the import
     global _shop
     torch.set_num_threads(threads)
     _shop = Workshop(
@@ -178,6 +186,7 @@ def _open_workshop(
         device=device,
         threads=threads,
         force=settings.force,
+        save_seconds=settings.save_seconds,
         notify=notify,
     )
     return _shop

@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 from bench.metric import Metric
 
-CellState = Literal["text", "measured", "published", "stale", "partial", "failed", "missing", "unplanned", "absent"]
+CellState = Literal[
+    "text", "measured", "published", "stale", "partial", "failed", "missing", "undefined", "unplanned", "absent"
+]
 Format = Literal["md", "csv", "latex", "json", "html"]
 
 
@@ -41,6 +43,7 @@ STATES: dict[CellState, StateMark] = {
     "partial": StateMark(glyph="◐", word="partial", meaning="some seeds have no value, so no mean is formed"),
     "failed": StateMark(glyph="✕", word="failed", meaning="the run ended with an error"),
     "missing": StateMark(glyph="○", word="not run", meaning="planned, not computed yet"),
+    "undefined": StateMark(glyph="–", word="", meaning="not defined for these data"),
     "unplanned": StateMark(glyph="–", word="", meaning="not part of this suite"),
     "absent": StateMark(glyph="–", word="", meaning="no value is printed in the sources"),
 }

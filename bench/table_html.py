@@ -41,7 +41,8 @@ def _head(table: Table) -> list[str]:
     for number, level in enumerate(levels):
         cells = "".join(_header_cell(table, cell, starts=starts) for cell in level)
         if number == 0:
-            cells = f'<th scope="col" class="stub"{_span("rowspan", len(levels))}>{escape(table.stub)}</th>{cells}'
+            rowspan = _span("rowspan", len(levels))
+            cells = f'<th scope="col" class="stub"{rowspan} data-column="0">{escape(table.stub)}</th>{cells}'
         lines.append(f"<tr>{cells}</tr>")
     lines.append("</thead>")
     return lines
@@ -54,7 +55,8 @@ def _header_cell(table: Table, cell: HeaderCell, *, starts: frozenset[int]) -> s
     scope = "col" if cell.leaf else "colgroup"
     css = f' class="{" ".join(classes)}"' if classes else ""
     spans = _span("colspan", cell.width) + _span("rowspan", cell.height)
-    return f'<th scope="{scope}"{css}{spans}>{escape(cell.title)}</th>'
+    place = f' data-column="{cell.column + 1}"' if cell.leaf else ""
+    return f'<th scope="{scope}"{css}{spans}{place}>{escape(cell.title)}</th>'
 
 
 def _span(name: str, size: int) -> str:

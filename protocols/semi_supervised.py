@@ -36,7 +36,9 @@ from bench.statistics.classification import ranked_predictions, top_k_scores, un
 from bench.training.linear import Standardizer, fit_linear
 from bench.training.randomness import isolated_rng, stream
 
-FIRST_FIT = {"lrs": (0.03, 0.1), "weight_decays": (1e-3, 1e-2, 3e-2, 1e-1, 3e-1), "epochs": (200,)}
+FIRST_FIT_GRID = tuple(product((0.03, 0.1), (1e-3, 1e-2, 3e-2, 1e-1, 3e-1)))  # (learning rate, weight decay)
+FIRST_FIT_STEPS = 400
+FIRST_FIT_BATCH = 256
 COPIES, ORDER, VIEWS, ROWS = range(4)  # one random stream for each purpose
 
 
@@ -139,8 +141,7 @@ class SemiSupervised(Protocol):
                 start = _fresh_classifier(encoder, standardize, head)
                 self._fine_tune(start, encoder, pixels, labels, backbone_lr=backbone_lr, head_lr=head_lr, seed=seed)
                 tuned = replace(encoder, module=start, feature_dim=data.num_classes)
-                top1, loss = _validate(tuned, validation, device)
-                trials.append(Trial(backbone_lr, head_lr, top1, loss, tuned))
+                trials.append(Trial(backbone_lr, head_lr, *_validate(tuned, validation, device), tuned))
         best = _choose(trials)
         chosen = time.perf_counter()
         test = data.split("test")
@@ -159,11 +160,7 @@ class SemiSupervised(Protocol):
                 "validation_images": len(validation),
                 "undefined": undefined_metrics(data.num_classes),
             },
-            seconds={
-                "features": fitted_first - started,
-                "fit": chosen - fitted_first,
-                "test": finished - chosen,
-            },
+            seconds={"features": fitted_first - started, "fit": chosen - fitted_first, "test": finished - chosen},
         )
 
     def _first_fit(
@@ -182,16 +179,15 @@ class SemiSupervised(Protocol):
         versions = [pixels, *(make_view(pixels, self.view, generator) for _ in range(self.copies))]
         x = torch.cat([_frozen_features(encoder, images) for images in versions])  # (N (1 + copies), D)
         standardize = Standardizer.fit(x)
-        grid = list(product(FIRST_FIT["lrs"], FIRST_FIT["weight_decays"]))
-        lrs, weight_decays = torch.tensor(grid, dtype=torch.float64).T
+        lrs, weight_decays = torch.tensor(FIRST_FIT_GRID, dtype=torch.float64).T
         candidates = fit_linear(
             standardize(x),
             labels.repeat(len(versions)),
             num_classes=num_classes,
             lrs=lrs,
             weight_decays=weight_decays,
-            epochs=int(FIRST_FIT["epochs"][0]),
-            batch_size=256,
+            epochs=math.ceil(FIRST_FIT_STEPS / max(1, len(x) // FIRST_FIT_BATCH)),
+            batch_size=FIRST_FIT_BATCH,
             generator=stream(seed, ROWS),
         )
         x_val = standardize(encoder.features(validation.images, device=device).to(device))
@@ -200,7 +196,7 @@ class SemiSupervised(Protocol):
         with torch.no_grad():
             head.weight.copy_(candidates.weight[:, best].T)
             head.bias.copy_(candidates.bias[best])
-        lr, weight_decay = grid[best]
+        lr, weight_decay = FIRST_FIT_GRID[best]
         return standardize, head, {"lr": lr, "weight_decay": weight_decay, "validation_top1": accuracies[best]}
 
     def _fine_tune(
@@ -281,7 +277,8 @@ def _validate(tuned: Encoder, validation: Subset, device: str) -> tuple[float, f
     """Top-1 in percent and cross entropy on the validation split."""
     logits = tuned.features(validation.images, device=device)
     labels = torch.as_tensor(validation.labels)
-    return 100 * (logits.argmax(dim=1) == labels).float().mean().item(), cross_entropy(logits, labels).item()
+    hits = int((logits.argmax(dim=1) == labels).sum())
+    return 100 * hits / len(labels), cross_entropy(logits, labels).item()
 
 
 def _choose(trials: list[Trial]) -> Trial:

@@ -145,7 +145,7 @@ def _identity_section(result: Result, shown: Record | None) -> Section:
 def _environment_sections(row: Record) -> list[Section]:
     found = parsed(row["provenance"])
     commit = found.get("git_commit")
-    dirty = {True: " with uncommitted changes", False: ", clean"}.get(found.get("git_dirty"), "")
+    dirty = " with uncommitted changes" if found.get("git_dirty") else ", clean"
     libraries = found.get("libraries") or {}
     software = [
         ("jointbench", found.get("jointbench")),
@@ -207,7 +207,9 @@ def _details_section(row: Record) -> list[Section]:
     details = parsed(row["details"])
     if not details:
         return []
-    facts = tuple(Fact(label=str(name), value=_compact(details[name])) for name in sorted(details))
+    facts = tuple(
+        Fact(label=str(name), value=_compact(value)) for name, value in sorted(details.items()) if value not in ({}, [])
+    )
     return [Section(title="Chosen and recorded by the protocol", facts=facts)]
 
 

@@ -23,6 +23,8 @@ CLASS_OF = {INK: "ink", FAINT: "faint", **{color: f"s{slot}" for slot, color in 
 STYLE = {
     "svg.fonttype": "none",
     "font.size": 9,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
     "axes.linewidth": 0.6,
@@ -42,6 +44,7 @@ def draw(figure: Figure) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
+    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": figure.key}):
         canvas = Canvas(figsize=(4.6, 2.6), layout="constrained")
@@ -51,7 +54,7 @@ def draw(figure: Figure) -> str:
         _label_ends(axes, figure)
         axes.set_xlabel(figure.x_label)
         axes.set_ylabel(figure.y_label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.margins(x=0.02)
         target = io.BytesIO()
         FigureCanvasSVG(canvas).print_svg(target, metadata={"Date": None, "Creator": None})
@@ -109,7 +112,10 @@ def _embed(text: str, figure: Figure) -> str:
         if name in referenced:
             node.set("id", f"{figure.key}-{name}")
         for key, value in node.attrib.items():
-            node.set(key, re.sub(r"(url\(#|^#)([\w-]+)", rf"\g<1>{figure.key}-\g<2>", value) if "#" in value else value)
+            if "url(#" in value:
+                node.set(key, value.replace("url(#", f"url(#{figure.key}-"))
+            elif key == f"{{{XLINK}}}href":
+                node.set(key, f"#{figure.key}-{value[1:]}")
     for name in ("width", "height", "version"):
         root.attrib.pop(name, None)
     root.set("class", "plot")

@@ -129,6 +129,9 @@ def summarize(results: Sequence[Result], metric: Metric) -> Cell:
     if not results:
         return Cell(state="unplanned", metric=metric, reason="not part of this suite")
     anchor = panel_id(results[0].planned.spec)
+    undefined = _undefined(results, metric)
+    if undefined:
+        return Cell(state="undefined", metric=metric, reason=undefined, anchor=anchor)
     present = [result for result in results if metric.key in result.metrics]
     if len(present) < len(results):
         return _without_value(results, len(present), metric, anchor)
@@ -150,6 +153,16 @@ def summarize(results: Sequence[Result], metric: Metric) -> Cell:
         reason=_joined(stale, of=len(results)),
         anchor=anchor,
     )
+
+
+def _undefined(results: Sequence[Result], metric: Metric) -> str:
+    """Why the protocol could not define the metric on its data, as it recorded in every present result; else empty."""
+    reasons = {
+        str(parsed(next(iter(result.metrics.values()))["details"]).get("undefined", {}).get(metric.key, ""))
+        for result in results
+        if result.metrics
+    }
+    return reasons.pop() if len(reasons) == 1 else ""
 
 
 def _without_value(results: Sequence[Result], present: int, metric: Metric, anchor: str) -> Cell:

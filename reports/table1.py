@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from bench.plan import Plan
 
 Origin = Literal["published", "measured", "both"]
-TABLES = (1,)
-
 SUPERVISED_NOTE = (
     "Published supervised rows are trained end to end: under “Linear” with all labels, "
     "elsewhere from scratch on the subset."
@@ -56,7 +54,6 @@ LOWER_BOUND_NOTE = (
 
 
 def build_table(
-    number: int,
     origin: Origin,
     *,
     plan: Plan | None = None,
@@ -66,29 +63,26 @@ def build_table(
     protocols: Mapping[str, ProtocolCard] | None = None,
     titles: Mapping[str, str] | None = None,
 ) -> Table:
-    """One of the tables in one of its three forms.
+    """Table 1 in one of its three forms.
 
     Args:
-        number: 1.
         origin: ``published`` needs ``published``; ``measured`` needs ``plan`` and ``rows``; ``both`` needs all three.
         titles: printed names of datasets and backbones by key.
 
     Raises:
-        RequestError: there is no such table, or an input is missing.
+        RequestError: there is no such origin, or an input is missing.
     """
-    if number not in TABLES:
-        raise RequestError(f"There is no table {number}. Known: {', '.join(map(str, TABLES))}.")
     if origin not in ("published", "measured", "both"):
         raise RequestError(f"There is no origin {origin!r}. Known: published, measured, both.")
     printed: tuple[PublishedRow, ...] = ()
     if origin != "measured":
         if published is None:
-            raise RequestError(f"Table {number} with origin {origin!r} needs the published values.")
+            raise RequestError(f"Table 1 with origin {origin!r} needs the published values.")
         printed = published_rows(published)
         if origin == "published":
             return published_table(printed)
     if plan is None or rows is None:
-        raise RequestError(f"Table {number} with origin {origin!r} needs a plan and the store's rows.")
+        raise RequestError(f"Table 1 with origin {origin!r} needs a plan and the store's rows.")
     measured = Measured(
         results=collect(plan, rows), methods=methods or {}, protocols=protocols or {}, titles=titles or {}
     )

@@ -109,8 +109,8 @@ def find_copy(root: Path, family: Family) -> Copy:
     packed = sorted(path.name for path in root.glob("*.tar*") if family.pattern.search(path.name))
     hint = f" Unpack {packed[0]} first." if packed else ""
     raise DataError(
-        f"No {family.title} below {root}: looked for {family.batches[0]}, {family.batches[0]}.bin and a .npz named after "
-        f"the dataset, there and in subfolders named after the dataset.{hint} Give the folder that holds it with --data."
+        f"No {family.title} below {root}: looked for {family.batches[0]}, {family.batches[0]}.bin and a .npz named "
+        f"{family.key}, there and in subfolders of that name.{hint} Give the folder that holds it with --data."
     )
 
 

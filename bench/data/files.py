@@ -47,16 +47,15 @@ def existing_folder(folder: Path) -> Path:
     Raises:
         DataError: it does not exist, is a file, or may not be read.
     """
-    if not folder.exists():
-        raise DataError(f"The data folder {folder} does not exist. Give an existing folder with --data.")
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file, a folder is needed. Give the folder that holds it with --data.")
     try:
-        next(iter(folder.iterdir()), None)
+        if not folder.exists():
+            raise DataError(f"The data folder {folder} does not exist. Give an existing folder with --data.")
+        if not folder.is_dir():
+            raise DataError(f"{folder} is a file, a folder is needed. Give the folder that holds it with --data.")
+        next(folder.iterdir(), None)
     except OSError as error:
-        raise DataError(
-            f"The data folder {folder} cannot be read ({error.strerror}). Check its permissions."
-        ) from error
+        reason = f"The data folder {folder} cannot be read ({error.strerror})"
+        raise DataError(f"{reason}. Check its permissions.") from error
     return folder
 
 

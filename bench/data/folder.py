@@ -7,6 +7,7 @@ Either ``root/<class>/…`` or ``root/train/<class>/…`` with, optionally, ``va
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.card import DatasetCard
-from bench.data.dataset import ImageDataset
+from bench.data.dataset import SPLITS, ImageDataset
 from bench.data.files import depends_on, existing_folder
 from bench.data.splits import stratified_choice, train_and_validation
 from bench.errors import DataError
@@ -26,8 +27,17 @@ from bench.registry import register_dataset
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-SPLIT_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+HIDDEN = (".", "__")
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "test": "test",
+    "testing": "test",
+}
 EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 CHUNK = 1024
 """Images decoded at a time: as many as are worth a queue."""
@@ -50,17 +60,15 @@ def list_samples(root: Path) -> tuple[tuple[str, ...], list[Sample]]:
     """
     existing_folder(root)
     splits = _split_folders(root)
-    names = [name for folder in splits.values() for name in (child.name for child in _folders(folder))]
-    class_names = tuple(sorted({child.name for child in _folders(splits["train"])}))
+    class_names = tuple(child.name for child in _folders(splits["train"]))
     if len(class_names) < 2:
         raise DataError(
-            f"{splits['train']} has {len(class_names)} class folders, at least 2 are needed. Put the images of each class "
-            "into a folder with the name of the class."
+            f"{splits['train']} has {len(class_names)} class folders, at least 2 are needed. Put the images of each "
+            "class into a folder with the name of the class."
         )
-    if unknown := sorted(set(names) - set(class_names)):
-        raise DataError(
-            f"Class {unknown[0]!r} has no folder in {splits['train']}. Add its training images, or remove the class."
-        )
+    for folder in (child for parent in splits.values() for child in _folders(parent)):
+        if folder.name not in class_names:
+            raise DataError(f"{folder} has no counterpart in {splits['train']}. Add training images, or remove it.")
     return class_names, [
         Sample(file, class_names.index(folder.name), split)
         for split, parent in splits.items()
@@ -71,38 +79,43 @@ def list_samples(root: Path) -> tuple[tuple[str, ...], list[Sample]]:
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """Folder of each split that has one; ``root`` itself when it holds the class folders."""
-    children = _folders(root)
-    train = next((child for child in children if child.name == "train"), None)
-    if train is None or not _folders(train):  # a folder `train` of images is a class: trains
+    named = [(child, SPLIT_NAMES.get(child.name)) for child in _folders(root)]
+    # Without folders of its own, a folder `train` is a class: trains.
+    nested = {child for child, split in named if split and _folders(child)}
+    if not nested:
         return {"train": root}
     found: dict[str, Path] = {}
-    for child in children:
-        split = SPLIT_NAMES.get(child.name)
+    for child, split in named:
         if split is None or split in found:
             reason = f"a second {split} folder" if split else "neither train, validation nor test"
-            raise DataError(f"{child} is {reason}, beside {train}. Move it elsewhere.")
+            raise DataError(f"{child} is {reason}, but {root} is laid out by split. Move it elsewhere.")
         found[split] = child
-    return {split: found[split] for split in ("train", "validation", "test") if split in found}
+    if "train" not in found:
+        raise DataError(f"{root} has {min(nested).name}, but no train folder. Add one with a folder for each class.")
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _folders(parent: Path) -> list[Path]:
-    try:
-        inside = [child for child in parent.iterdir() if child.is_dir() and not child.name.startswith((".", "__"))]
-    except OSError as error:
-        raise DataError(f"The folder {parent} cannot be read ({error.strerror}). Check its permissions.") from error
+    existing_folder(parent)
+    inside = [child for child in parent.iterdir() if child.is_dir() and not child.name.startswith(HIDDEN)]
     return sorted(inside, key=lambda child: child.name)
+
+
+def _fail(error: OSError) -> None:
+    raise DataError(f"The folder {error.filename} cannot be read ({error.strerror}). Check its permissions.") from error
 
 
 def _images(folder: Path) -> list[Path]:
     """All images below ``folder``, sorted by their portable relative path."""
-    found = []
-    for parent, _, names in os.walk(folder):
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in SUFFIXES]
+    found: list[str] = []
+    for parent, folders, names in os.walk(folder, onerror=_fail):
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+        images = (name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(HIDDEN))
+        found += [f"{parent}{os.sep}{name}" for name in images]
     if not found:
-        kinds = ", ".join(sorted(SUFFIXES))
+        kinds = ", ".join(SUFFIXES)
         raise DataError(f"The class folder {folder} has no image ({kinds}). Add images, or remove the folder.")
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+    return [Path(name) for name in sorted(found, key=lambda name: name.replace(os.sep, "/"))]
 
 
 def read_image(file: Path, *, size: int, channels: int) -> NDArray[np.uint8]:
@@ -117,13 +130,13 @@ def read_image(file: Path, *, size: int, channels: int) -> NDArray[np.uint8]:
         with Image.open(file) as opened:
             if opened.mode not in EIGHT_BIT_MODES:
                 raise DataError(
-                    f"{file}: pixels of type {opened.mode!r}, 8 bits per channel are needed. Convert the image first, with "
-                    "the intensity window that matters."
+                    f"{file}: pixels of type {opened.mode!r}, 8 bits per channel are needed. Convert the image first, "
+                    "with the intensity window that matters."
                 )
             image = _resized(opened.convert("L" if channels == 1 else "RGB"), size)
     except UnidentifiedImageError as error:
         raise DataError(f"{file} is no image that can be decoded. Replace or remove it.") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(f"{file} is truncated or damaged ({error}). Replace or remove it.") from error
     return np.asarray(image, dtype=np.uint8).reshape(size, size, channels)
 
@@ -160,7 +173,7 @@ def find_files(root: Path, params: Mapping[str, Any]) -> Iterable[Path]:
 def _splits(samples: list[Sample], labels: NDArray[np.int64], *, validation: float, test: float) -> dict[str, Any]:
     """Indices of each split: the folder's own splits, and stratified ones from the training images for the others."""
     groups = np.array([sample.split for sample in samples])
-    splits = {split: np.flatnonzero(groups == split) for split in ("train", "validation", "test")}
+    splits = {split: np.flatnonzero(groups == split) for split in SPLITS}
     num_classes = len(np.unique(labels))
     count = len(splits["train"])
     if not len(splits["test"]):

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -28,6 +28,7 @@ from bench.errors import DataError
 from bench.registry import Entry, Registry
 from bench.spec import DataSpec
 
+ABANDONED_SECONDS = 3600
 MEMO_SIZE = 4
 """Datasets kept in memory by one source."""
 
@@ -94,8 +95,7 @@ class DataSource:
         }
         if entry.needs_root:
             root = self._root_for(entry).resolve()
-            decides["root"] = str(root)
-            decides["files"] = [_stamp(file, root) for file in needs.files(root, params)]
+            decides["files"] = [_stamp(file) for file in needs.files(root, params)]
         return f"{spec.key}-{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]}"
 
     def _recorded(self, address: str) -> str | None:
@@ -130,13 +130,11 @@ class DataSource:
     def _write(self, address: str, dataset: ImageDataset) -> None:
         """Write the entry, the record last: two processes may do so at once, and each leaves a complete entry."""
         head = {"key": dataset.key, "title": dataset.title, "class_names": dataset.class_names}
-        arrays = {name: dataset.splits[name] for name in SPLITS}
+        arrays: dict[str, Any] = {"images": dataset.images, "labels": dataset.labels, **dataset.splits}
         record = {"fingerprint": dataset.fingerprint, "check": _check(address, dataset.fingerprint)}
         self._replace(
             f"{address}.npz",
-            lambda file: np.savez(
-                file, head=np.array(json.dumps(head)), images=dataset.images, labels=dataset.labels, **arrays
-            ),
+            lambda file: np.savez(file, head=np.array(json.dumps(head)), **arrays),
         )
         self._replace(f"{address}.json", lambda file: file.write(json.dumps(record).encode()))
 
@@ -144,22 +142,28 @@ class DataSource:
         temporary: Path | None = None
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
+            for abandoned in self.cache.glob(f".{name}.*"):  # left by a process that was killed while it wrote
+                if time.time() - abandoned.stat().st_mtime > ABANDONED_SECONDS:
+                    abandoned.unlink(missing_ok=True)
             with tempfile.NamedTemporaryFile(dir=self.cache, prefix=f".{name}.", delete=False) as file:
                 temporary = Path(file.name)
                 write(file)
             temporary.replace(self.cache / name)
         except OSError as error:
             raise DataError(
-                f"The data cache {self.cache} cannot be written ({error.strerror}). Free space or give write permission."
+                f"The data cache {self.cache} cannot be written ({error.strerror}). Free space, or allow writing."
             ) from error
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
 
 
-def _stamp(file: Path, root: Path) -> tuple[str, int, int]:
-    status = file.stat()
-    return os.path.relpath(file, root), status.st_size, status.st_mtime_ns
+def _stamp(file: Path) -> tuple[str, int, int]:
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror}). Check the file and its permissions.") from error
+    return str(file), status.st_size, status.st_mtime_ns
 
 
 def _check(address: str, fingerprint: str) -> str:

@@ -69,8 +69,8 @@ class LinearCandidates:
 
         A candidate that diverged has top-1 -1 and an infinite cross entropy, so that it is never chosen.
         """
-        hits = x.new_zeros(len(self))
-        loss = x.new_zeros(len(self))
+        hits = x.new_zeros(len(self), dtype=torch.float64)
+        loss = x.new_zeros(len(self), dtype=torch.float64)
         block = max(1, 2**24 // self.bias.numel())
         for start in range(0, len(x), block):
             rows = slice(start, start + block)

@@ -1,0 +1,241 @@
+"""The battery for protocols: three evaluations of a tiny encoder on a synthetic dataset of six classes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bench.card import ProtocolCard
+from bench.check.battery import CheckResult, ContractBrokenError, literal_defaults, run_checks
+from bench.check.methods import TinyBackbone
+from bench.data.dataset import ImageDataset, Subset
+from bench.encoders.encoder import Encoder
+from bench.metric import TOP1, TOP5
+from bench.protocol import Outcome, Protocol
+from bench.registry import Entry
+from bench.training.randomness import isolated_rng
+
+NUM_CLASSES = 6
+SIZES = {"train": 600, "validation": 60, "test": 60}
+SEED = 1
+
+
+def check_protocol(entry: Entry) -> list[CheckResult]:
+    """Run the battery on a registered protocol, with its default parameters."""
+    assert isinstance(entry.card, ProtocolCard)
+    trial = ProtocolTrial(entry, entry.card)
+    results = run_checks((card_is_complete, defaults_are_literals, evaluates), trial, entry)
+    return results + run_checks(OUTCOME_CHECKS, trial, entry) if results[-1].ok else results
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingDataset(ImageDataset):
+    """A dataset that notes which splits were read, in order."""
+
+    reads: list[str] = field(default_factory=list)
+
+    def split(self, name: str) -> Subset:
+        self.reads.append(name)
+        return super().split(name)
+
+
+def synthetic_dataset() -> RecordingDataset:
+    """Noisy copies of one 8x8 pattern per class."""
+    rng = np.random.default_rng(0)
+    total = sum(SIZES.values())
+    labels = np.arange(total, dtype=np.int64) % NUM_CLASSES
+    patterns = rng.uniform(60, 195, (NUM_CLASSES, 8, 8, 1))
+    pixels = patterns[labels] + rng.normal(0, 30, (total, 8, 8, 1))
+    ends = np.cumsum([0, *SIZES.values()])
+    return RecordingDataset(
+        key="synthetic",
+        title="Synthetic patterns",
+        images=pixels.clip(0, 255).astype(np.uint8),
+        labels=labels,
+        class_names=tuple("abcdef"),
+        splits={name: np.arange(ends[i], ends[i + 1]) for i, name in enumerate(SIZES)},
+    )
+
+
+def tiny_encoder(data: ImageDataset) -> Encoder:
+    """A random convolutional network whose running statistics have seen the training images."""
+    mean, std = data.channel_statistics
+    with isolated_rng(0):
+        module = TinyBackbone(data.channels, 12)
+    encoder = Encoder(
+        module=module,
+        feature_dim=12,
+        channels=data.channels,
+        image_size=data.image_size,
+        mean=mean,
+        std=std,
+        origin="random weights",
+        identity="",
+    )
+    with torch.no_grad():
+        module.train()(encoder.normalize(data.images[data.splits["train"]]))
+    module.eval()
+    return encoder
+
+
+class ProtocolTrial:
+    """One protocol on the synthetic dataset; the first evaluation is shared by the checks."""
+
+    def __init__(self, entry: Entry, card: ProtocolCard) -> None:
+        self.entry = entry
+        self.card = card
+        self.data = synthetic_dataset()
+        self.encoder = tiny_encoder(self.data)
+        self.weights = {name: tensor.clone() for name, tensor in self.encoder.module.state_dict().items()}
+
+    def evaluate(self, data: ImageDataset) -> Outcome:
+        protocol = self.entry.load()(**self.entry.complete({}))
+        if not isinstance(protocol, Protocol):
+            raise ContractBrokenError(f"{self.entry.name} must inherit from bench.protocol.Protocol.")
+        return protocol.evaluate(self.encoder, data, seed=SEED, device="cpu")
+
+    @cached_property
+    def outcome(self) -> Outcome:
+        return self.evaluate(self.data)
+
+    @cached_property
+    def test_labels(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return self.data.labels[self.data.splits["test"]]
+
+
+def card_is_complete(trial: ProtocolTrial) -> None:
+    """The card has a title, a summary and at least one metric."""
+    if not (trial.card.title.strip() and trial.card.summary.strip() and trial.card.metrics):
+        raise ContractBrokenError("the card lacks a title, a summary or metrics. Tables print all three.")
+
+
+def defaults_are_literals(trial: ProtocolTrial) -> None:
+    """Every parameter has a literal default."""
+    literal_defaults(trial.entry)
+
+
+def evaluates(trial: ProtocolTrial) -> None:
+    """`evaluate` returns an Outcome with the card's metrics, in order."""
+    outcome = trial.outcome
+    if not isinstance(outcome, Outcome):
+        raise ContractBrokenError(f"evaluate returned {type(outcome).__name__}. Return a bench.protocol.Outcome.")
+    metrics = tuple(score.metric for score in outcome.scores)
+    if metrics != trial.card.metrics:
+        returned, promised = ([m.key for m in group] for group in (metrics, trial.card.metrics))
+        raise ContractBrokenError(f"evaluate returned the metrics {returned}, the card promises {promised}.")
+
+
+def scores_are_sound(trial: ProtocolTrial) -> None:
+    """Every score counts the test images, and its interval holds it and says what it covers."""
+    for score in trial.outcome.scores:
+        what = f"score {score.metric.key!r}"
+        if score.n != SIZES["test"]:
+            raise ContractBrokenError(f"{what} has n={score.n}; the test split has {SIZES['test']} images.")
+        if math.isnan(score.value):
+            if score.metric.key not in trial.outcome.details.get("undefined", {}):
+                raise ContractBrokenError(f"{what} is NaN. Say why in details['undefined'][{score.metric.key!r}].")
+        elif score.low is not None and score.high is not None:
+            if not score.low <= score.value <= score.high:
+                raise ContractBrokenError(f"{what} is {score.value}, outside [{score.low}, {score.high}].")
+            if not score.covers or not score.method:
+                raise ContractBrokenError(f"{what} has an interval, but `covers` or `method` is empty.")
+
+
+def predictions_are_complete(trial: ProtocolTrial) -> None:
+    """The predictions hold every test sample once, by its index in the dataset."""
+    predictions = trial.outcome.predictions
+    if "sample" not in predictions:
+        raise ContractBrokenError("the predictions have no column 'sample'. Add subset.samples.")
+    if sorted(predictions["sample"]) != sorted(trial.data.splits["test"]):
+        raise ContractBrokenError("the predictions' samples are not those of the test split, each once.")
+
+
+def predictions_recompute_scores(trial: ProtocolTrial) -> None:
+    """Top-1 and top-5 follow from the predictions."""
+    predictions = trial.outcome.predictions
+    for score in trial.outcome.scores:
+        ranks = {TOP1.key: 1, TOP5.key: 5}.get(score.metric.key)
+        if ranks is None or math.isnan(score.value):
+            continue
+        columns = [f"top{rank}" for rank in range(1, ranks + 1)]
+        if missing := [name for name in ("label", *columns) if name not in predictions]:
+            raise ContractBrokenError(f"the predictions lack {missing}, so {score.metric.key} cannot be recomputed.")
+        hits = predictions[columns].eq(predictions["label"], axis=0).any(axis=1)
+        if not math.isclose(100 * hits.mean(), score.value, abs_tol=1e-9):
+            raise ContractBrokenError(f"{score.metric.key} is {score.value}, the predictions give {100 * hits.mean()}.")
+
+
+def details_are_json(trial: ProtocolTrial) -> None:
+    """The details are JSON, and the seconds are times by phase."""
+    try:
+        json.dumps(trial.outcome.details, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ContractBrokenError(
+            f"the details are not JSON: {error}. Use plain numbers, strings and lists."
+        ) from error
+    if not trial.outcome.seconds or any(value < 0 for value in trial.outcome.seconds.values()):
+        raise ContractBrokenError(f"the seconds are {trial.outcome.seconds}. Give the wall time of each phase.")
+
+
+def test_is_read_last_and_once(trial: ProtocolTrial) -> None:
+    """The test split is read once, after everything else."""
+    data = replace(trial.data, reads=[])
+    trial.evaluate(data)
+    if data.reads.count("test") != 1 or data.reads[-1] != "test":
+        raise ContractBrokenError(
+            f"the splits were read in the order {data.reads}. Fit on train, choose on validation, then call "
+            'data.split("test"), once.'
+        )
+
+
+def test_labels_decide_nothing(trial: ProtocolTrial) -> None:
+    """Other test labels change neither what was chosen nor what is predicted."""
+    labels = trial.data.labels.copy()
+    labels[trial.data.splits["test"]] = (trial.test_labels + 1) % NUM_CLASSES
+    other = trial.evaluate(replace(trial.data, labels=labels, reads=[]))
+    if json.dumps(other.details, sort_keys=True) != json.dumps(trial.outcome.details, sort_keys=True):
+        raise ContractBrokenError("with other test labels the details differ: something was chosen on the test split.")
+    ranked = [name for name in trial.outcome.predictions if str(name).startswith("top")]
+    if not _equal(other.predictions[ranked], trial.outcome.predictions[ranked]):
+        raise ContractBrokenError("with other test labels the predicted classes differ: they were used in the fit.")
+
+
+def seed_decides(trial: ProtocolTrial) -> None:
+    """The same seed gives the same scores and predictions."""
+    again = trial.evaluate(trial.data)
+    values = [[score.value for score in outcome.scores] for outcome in (trial.outcome, again)]
+    if repr(values[0]) != repr(values[1]) or not _equal(again.predictions, trial.outcome.predictions):
+        raise ContractBrokenError(
+            f"two evaluations with one seed gave {values[0]} and {values[1]}. Draw every random number from the seed."
+        )
+
+
+def encoder_stays(trial: ProtocolTrial) -> None:
+    """The encoder's weights and statistics are as before."""
+    _ = trial.outcome
+    for name, tensor in trial.encoder.module.state_dict().items():
+        if not torch.equal(tensor.cpu(), trial.weights[name]):
+            raise ContractBrokenError(f"{name} of the encoder was changed. Train encoder.clone() instead.")
+
+
+def _equal(one: pd.DataFrame, other: pd.DataFrame) -> bool:
+    return one.reset_index(drop=True).equals(other.reset_index(drop=True))
+
+
+OUTCOME_CHECKS: tuple[Callable[[ProtocolTrial], None], ...] = (
+    scores_are_sound,
+    predictions_are_complete,
+    predictions_recompute_scores,
+    details_are_json,
+    test_is_read_last_and_once,
+    test_labels_decide_nothing,
+    seed_decides,
+    encoder_stays,
+)

@@ -1,0 +1,114 @@
+"""What a method's page says: its card, its results under every protocol, its training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bench.card import MethodCard
+from bench.metric import Metric
+from bench.published import load_papers
+from bench.table import Cell, Column, Row, Table
+from reports.measured import Measured, protocol_title
+from reports.panels import Fact
+from reports.results import Result, metric_of, row_key, summarize
+
+
+def card_facts(card: MethodCard) -> tuple[Fact, ...]:
+    """The card as lines; what a baseline does not have is left out."""
+    papers = load_papers()
+    paper = papers.get(card.paper)
+    source = f"{paper.short}. {paper.title}" if paper else card.paper
+    views = f"{card.views}, of which {len(card.gradient_views)} carry a gradient"
+    pairs = [
+        ("family", card.family),
+        ("branches", card.branches),
+        ("predictor", "yes" if card.predictor else "no"),
+        ("stop-gradient", "yes" if card.stop_gradient else "no"),
+        ("negatives", card.negatives),
+        ("whitening", "yes" if card.whitening else "no"),
+        ("views", views if card.trains else ""),
+        ("labels", "used in pre-training" if card.uses_labels else "not used in pre-training"),
+        ("needs of the batch", card.batch_dependence),
+    ]
+    facts = [Fact(label="source", value=source, href=paper.link if paper else "")] if source else []
+    return (*facts, *(Fact(label=label, value=value) for label, value in pairs if value))
+
+
+def collapse_facts(card: MethodCard) -> tuple[Fact, ...]:
+    """What keeps the embeddings from collapsing."""
+    pairs = (
+        ("to a single vector", card.complete_collapse),
+        ("to a subspace", card.dimensional_collapse),
+    )
+    return tuple(Fact(label=label, value=value) for label, value in pairs if value)
+
+
+def results_table(measured: Measured, method: str) -> Table:
+    """Every protocol of the plan for one method: a row per protocol, dataset, backbone and number of epochs."""
+    groups: dict[tuple[str, ...], list[Result]] = {}
+    for result in measured.results:
+        spec = result.planned.spec
+        if spec.pretrain.method == method:
+            groups.setdefault((*row_key(spec), spec.protocol, spec.variant), []).append(result)
+    metrics = _metrics(measured, groups)
+    context = ("data", "backbone", "epochs", "seeds", "interval")
+    return Table(
+        key=f"{method}-results",
+        title="Results",
+        caption=f"{measured.method_title(method)} under every protocol of the suite, on the test split.",
+        stub="Protocol",
+        columns=(
+            *(Column(title=title) for title in context[:4]),
+            *(Column(title=_heading(metric), metric=metric) for metric in metrics),
+            Column(title=context[4]),
+        ),
+        rows=tuple(_row(measured, group, metrics) for group in groups.values()),
+    )
+
+
+def _heading(metric: Metric) -> str:
+    return f"{metric.title}, {metric.unit}" if metric.unit else metric.title
+
+
+def _metrics(measured: Measured, groups: Mapping[tuple[str, ...], Sequence[Result]]) -> tuple[Metric, ...]:
+    found: dict[str, Metric] = {}
+    for group in groups.values():
+        card = measured.protocols.get(group[0].planned.spec.protocol)
+        stored = sorted({key for result in group for key in result.metrics})
+        for metric in card.metrics if card else map(metric_of, stored):
+            found.setdefault(metric.key, metric)
+    return tuple(found.values())
+
+
+def _row(measured: Measured, group: Sequence[Result], metrics: Sequence[Metric]) -> Row:
+    spec = group[0].planned.spec
+    card = measured.protocols.get(spec.protocol)
+    measures = {metric.key for metric in card.metrics} if card else {key for r in group for key in r.metrics}
+    cells = [
+        summarize(group, metric) if metric.key in measures else Cell(state="unplanned", reason="not of this protocol")
+        for metric in metrics
+    ]
+    interval = next((cell.interval for cell in cells if cell.interval), "")
+    seeds = len({result.seed for result in group})
+    context = (
+        measured.title(spec.data.key),
+        measured.title(spec.pretrain.backbone),
+        str(spec.pretrain.training.epochs if spec.pretrain.training else 0),
+        f"{seeds} seed" + ("s" if seeds > 1 else ""),
+    )
+    return Row(
+        title=protocol_title(measured.protocols, spec.protocol, spec.variant),
+        key=spec.protocol,
+        cells=(*(Cell(text=text) for text in context), *cells, Cell(text=interval)),
+    )
+
+
+def encoders(measured: Measured, method: str) -> dict[str, int]:
+    """Seed by pre-training identity, for the encoders behind the values shown, in the order of the plan."""
+    found: dict[str, int] = {}
+    for result in measured.results:
+        if result.planned.spec.pretrain.method == method:
+            shown = next(iter(result.metrics.values()), result.failure)
+            identity = str(shown["pretrain_identity"]) if shown else result.planned.pretraining.digest
+            found.setdefault(identity, result.seed)
+    return found

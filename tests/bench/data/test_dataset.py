@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bench.data.dataset import ImageDataset
+
+
+def dataset() -> ImageDataset:
+    images = np.arange(6 * 2 * 2, dtype=np.uint8).reshape(6, 2, 2, 1)
+    splits = {"train": np.array([0, 1, 2, 3]), "validation": np.array([4]), "test": np.array([5])}
+    labels = np.array([0, 1, 0, 1, 0, 1])
+    return ImageDataset(key="d", title="D", images=images, labels=labels, class_names=("a", "b"), splits=splits)
+
+
+def test_one_pixel_changes_the_fingerprint() -> None:
+    images = dataset().images.copy()
+    images[3, 1, 0, 0] ^= 1
+    assert replace(dataset(), images=images).fingerprint != dataset().fingerprint
+
+
+def test_labels_class_names_and_splits_change_the_fingerprint() -> None:
+    original = dataset()
+    labels = original.labels[::-1].copy()
+    splits = {**original.splits, "validation": np.array([5]), "test": np.array([4])}
+    changed = [
+        replace(original, labels=labels),
+        replace(original, class_names=("a", "c")),
+        replace(original, splits=splits),
+        replace(original, images=original.images.reshape(6, 4, 1, 1)),
+    ]
+    assert len({original.fingerprint, *(other.fingerprint for other in changed)}) == 5
+
+
+def test_names_memory_layout_and_title_leave_the_fingerprint() -> None:
+    original = dataset()
+    moved = np.asfortranarray(original.images)
+    assert replace(original, images=moved, title="other", key="other").fingerprint == original.fingerprint
+
+
+def test_the_fingerprint_is_the_hash_of_the_content_in_order() -> None:
+    original, digest = dataset(), hashlib.sha256()
+    for array in (original.images, original.labels, *(original.splits[n] for n in ("train", "validation", "test"))):
+        digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    digest.update(b"a\0b")
+    assert original.fingerprint == digest.hexdigest()
+
+
+def test_a_split_keeps_images_labels_and_positions_together() -> None:
+    part = dataset().split("train")
+    assert len(part) == 4
+    assert part.samples.tolist() == [0, 1, 2, 3]
+    assert part.labels.tolist() == [0, 1, 0, 1]
+    assert part.images[2].tolist() == dataset().images[2].tolist()
+
+
+def test_channel_statistics_cover_the_training_split_alone() -> None:
+    (mean,), (std,) = dataset().channel_statistics
+    pixels = np.arange(16) / 255
+    assert mean == pytest.approx(pixels.mean())
+    assert std == pytest.approx(pixels.std())
+
+
+def test_a_constant_channel_is_divided_by_one() -> None:
+    constant = replace(dataset(), images=np.full((6, 2, 2, 1), 51, dtype=np.uint8))
+    (mean,), (std,) = constant.channel_statistics
+    assert (mean, std) == (pytest.approx(0.2), 1.0)

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.errors import SpecError, UnknownNameError
+from bench.registry import discover
+from bench.spec import DataSpec, RunSpec
+from bench.suite import expand, find_suite, load_suite
+
+CONTENT = {
+    "title": "Mine",
+    "data": {"key": "digits"},
+    "backbone": {"key": "convnet", "params": {"width": 8}},
+    "training": {"epochs": 4, "lr": 0.1},
+    "views": [{"flip": 0.0}],
+    "methods": ["vicreg", "random_init", "supervised"],
+    "overrides": {"vicreg": {"params": {"projector": [16, 16]}, "training": {"lr": 0.2}}},
+    "protocols": [
+        {"protocol": "knn", "params": {"k": 5}},
+        {"protocol": "semi_supervised", "variant": "1%", "params": {"fraction": 0.01}},
+        {"protocol": "semi_supervised", "variant": "10%", "params": {"fraction": 0.1}},
+    ],
+}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    file = folder / "mine.yaml"
+    file.write_text(yaml.safe_dump({**CONTENT, **changes}))
+    return file
+
+
+def specs_of(folder: Path, **changes: object) -> tuple[RunSpec, ...]:
+    return expand(load_suite(write(folder, **changes)), discover())
+
+
+def test_a_suite_expands_into_methods_times_seeds_times_protocols(tmp_path: Path) -> None:
+    specs = specs_of(tmp_path, seeds=2)
+    assert len(specs) == 3 * 2 * 3
+    assert len({spec.digest() for spec in specs}) == len(specs)
+
+
+def test_overrides_change_their_own_method_alone(tmp_path: Path) -> None:
+    by_method = {spec.pretrain.method: spec.pretrain for spec in specs_of(tmp_path)}
+    assert by_method["vicreg"].method_params["projector"] == (16, 16)
+    assert by_method["vicreg"].training is not None and by_method["vicreg"].training.lr == 0.2
+    assert by_method["vicreg"].training.epochs == 4
+    assert by_method["supervised"].training is not None and by_method["supervised"].training.lr == 0.1
+
+
+def test_specs_are_completed_with_every_default(tmp_path: Path) -> None:
+    spec = specs_of(tmp_path)[0]
+    assert spec.pretrain.method_params["sim_coeff"] == 25.0
+    assert spec.pretrain.backbone_params == {"width": 8}
+    assert set(spec.protocol_params) >= {"k", "temperature"} and spec.protocol_params["k"] == 5
+
+
+def test_views_and_training_are_absent_where_they_cannot_change_the_answer(tmp_path: Path) -> None:
+    by_method = {spec.pretrain.method: spec.pretrain for spec in specs_of(tmp_path)}
+    assert by_method["random_init"].views == () and by_method["random_init"].training is None
+    assert len(by_method["supervised"].views) == 1 and len(by_method["vicreg"].views) == 2
+
+
+def test_a_change_of_the_training_leaves_random_initialization_alone(tmp_path: Path) -> None:
+    before = {spec.digest() for spec in specs_of(tmp_path) if spec.pretrain.method == "random_init"}
+    after = {
+        spec.digest() for spec in specs_of(tmp_path, training={"epochs": 9}) if spec.pretrain.method == "random_init"
+    }
+    assert before == after
+
+
+def test_the_order_of_methods_in_the_file_changes_no_spec(tmp_path: Path) -> None:
+    forward = {spec.digest() for spec in specs_of(tmp_path)}
+    backward = {spec.digest() for spec in specs_of(tmp_path, methods=["supervised", "random_init", "vicreg"])}
+    assert forward == backward
+
+
+def test_a_choice_of_methods_and_protocols_restricts_the_suite(tmp_path: Path) -> None:
+    suite = load_suite(write(tmp_path))
+    chosen = expand(suite, discover(), methods=("vicreg",), protocols=("semi_supervised[1%]", "knn"))
+    assert [(spec.protocol, spec.variant) for spec in chosen] == [("knn", ""), ("semi_supervised", "1%")]
+    both = expand(suite, discover(), methods=("vicreg",), protocols=("semi_supervised",))
+    assert [spec.variant for spec in both] == ["1%", "10%"]
+
+
+def test_another_dataset_replaces_the_suites(tmp_path: Path) -> None:
+    suite = load_suite(write(tmp_path))
+    spec = expand(suite, discover(), data=DataSpec(key="mnist5k"))[0]
+    assert spec.data.key == spec.pretrain.data.key == "mnist5k"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"methods": ["vicregg"]}, UnknownNameError, r"Unknown method 'vicregg'. Did you mean 'vicreg'\?"),
+        ({"overrides": {"simclrr": {}}}, UnknownNameError, r"Did you mean 'simclr'\?"),
+        ({"data": {"key": "digit"}}, UnknownNameError, r"Did you mean 'digits'\?"),
+        ({"backbone": {"key": "convnet", "params": {"widht": 3}}}, UnknownNameError, r"Did you mean 'width'\?"),
+        ({"trainig": {}}, SpecError, r"mine.yaml: trainig: Extra inputs are not permitted"),
+        ({"training": {"epochs": 0}}, SpecError, r"training.epochs: Input should be greater than or equal to 1"),
+        ({"overrides": {"vicreg": {"training": {"lr": -1}}}}, SpecError, r"overrides.vicreg.training: lr: .*greater"),
+        ({"seeds": 0}, SpecError, "seeds: Input should be greater"),
+        ({"views": [{}, {}, {}], "methods": ["vicreg"]}, None, ""),
+    ],
+)
+def test_a_wrong_suite_says_where_and_what(
+    tmp_path: Path, changes: dict[str, object], error: type[Exception] | None, message: str
+) -> None:
+    if error is None:
+        assert len(specs_of(tmp_path, **changes)[0].pretrain.views) == 2
+        return
+    with pytest.raises(error, match=message):
+        specs_of(tmp_path, **changes)
+
+
+def test_an_unknown_suite_protocol_or_empty_choice_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"Unknown suite 'qick'. Did you mean 'quick'\?"):
+        find_suite("qick", discover())
+    suite = load_suite(write(tmp_path))
+    with pytest.raises(UnknownNameError, match=r"protocol of this suite 'kn'. Did you mean 'knn'\?"):
+        expand(suite, discover(), protocols=("kn",))
+    with pytest.raises(SpecError, match="Nothing is left to run"):
+        expand(suite, discover(), methods=("simclr",))
+
+
+def test_a_file_that_is_no_yaml_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_text("title: [")
+    with pytest.raises(SpecError, match="not a readable YAML file"):
+        find_suite(str(file), discover())
+    with pytest.raises(SpecError, match=r"absent.yaml: not a readable"):
+        find_suite(str(tmp_path / "absent.yaml"), discover())
+
+
+def test_the_built_in_suites_expand() -> None:
+    catalog = discover()
+    for key in catalog.suites:
+        assert expand(find_suite(key, catalog)[1], catalog)
