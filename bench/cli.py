@@ -65,6 +65,7 @@ def run(
     """Compute every cell that is missing, stale or failed, then rebuild the report."""
     from rich.console import Console
 
+    from bench.job import restore_training_rows
     from bench.progress import ProgressView
     from bench.runner import run as run_cells
 
@@ -80,6 +81,7 @@ def run(
         plan = request.plan(request.results.frame())
     else:
         console.print(f"{plan.suite}: nothing to do, all {_number(len(plan.cells), 'cell')} fresh.", highlight=False)
+    restore_training_rows(request.results, plan.cells)
     _print_problems(request)
     index, built = _build_report(request, plan, out)
     console.print(f"Report: {index.resolve()}{'' if built else ' (unchanged)'}", highlight=False, soft_wrap=True)

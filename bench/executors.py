@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from multiprocessing.managers import SyncManager
 from typing import Any
 
 
@@ -32,13 +33,25 @@ def local_processes(workers: int, initializer: Callable[..., None], arguments: t
     )
 
 
+def event_queue() -> SyncManager:
+    """A started manager whose queues outlive a worker that is killed while it writes; it ends with this process."""
+    manager = SyncManager(ctx=multiprocessing.get_context("spawn"))
+    manager.start(leave_with_parent)
+    return manager
+
+
 def _start_worker(initializer: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    leave_with_parent()
+    initializer(*arguments)
+
+
+def leave_with_parent() -> None:
+    """End this process when its parent ends: a killed run must not go on computing in orphans, or hold its claims."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def leave_with_parent() -> None:
+    def watch() -> None:
         parent.join()
-        os._exit(1)  # a killed run must not go on computing, or hold its claims, in orphaned workers
+        os._exit(1)
 
-    threading.Thread(target=leave_with_parent, daemon=True).start()
-    initializer(*arguments)
+    threading.Thread(target=watch, daemon=True).start()

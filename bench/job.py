@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.data.sources import DataSource
 from bench.errors import DependencyError, JobError
 from bench.identity import Identity
-from bench.plan import PlannedCell
+from bench.plan import PlannedCell, training_address_of
 from bench.provenance import peak_memory_mb, provenance, reset_peak_memory
 from bench.registry import Catalog
 from bench.spec import PretrainSpec, RunSpec
@@ -74,6 +74,15 @@ class Workshop:
 
 
 Result = Literal["done", "elsewhere"]
+
+
+def restore_training_rows(store: Store, cells: Iterable[PlannedCell]) -> None:
+    """Write again the rows of finished pre-trainings whose part was lost: the encoder's manifest keeps them."""
+    stored = set(store.frame()["identity"])
+    for identity in {cell.pretraining.digest for cell in cells if cell.state == "fresh"} - stored:
+        found = store.pretrained(identity)
+        if found is not None:
+            store.write_rows([found[0]["row"]])
 
 
 def execute(bundle: Bundle, shop: Workshop, *, wait: bool) -> Result:
@@ -152,6 +161,7 @@ def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encod
     manifest, weights = stored
     if bundle.identity.digest not in answered:
         shop.store.write_rows([manifest["row"]])  # the run that trained it was killed before it wrote the row
+    _resume_file(shop, bundle.identity.digest).delete()
     encoder = _untrained(bundle, shop, data)
     load_weights(encoder.module, weights, where=f"the weights of pre-training {bundle.identity.digest[:12]}")
     return encoder
@@ -308,11 +318,11 @@ def _base_row(bundle: Bundle, cell: PlannedCell | None, shop: Workshop) -> dict[
         "origin": "measured",
         "kind": "evaluation" if cell else "pretraining",
         "identity": identity.digest,
-        "cell": cell.address if cell else "/".join((spec.data.key, spec.backbone, spec.method, f"seed{spec.seed}")),
+        "cell": cell.address if cell else training_address_of(spec),
         "suite": bundle.suite,
         "method": spec.method,
         "backbone": spec.backbone,
-        "pretrain_data": spec.data.key,
+        "pretrain_data": spec.data.label,
         "pretrain_epochs": spec.training.epochs if spec.training else 0,
         "seed": spec.seed,
         "spec_hash": identity.spec,
@@ -332,7 +342,7 @@ def _evaluation_columns(spec: RunSpec) -> dict[str, Any]:
     return {
         "protocol": spec.protocol,
         "variant": spec.variant,
-        "eval_data": spec.data.key,
+        "eval_data": spec.data.label,
         "label_fraction": float(fraction),
     }
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.data.sources import DataSource
 from bench.identity import Identity, evaluation_identity, manifest_changes, pretraining_identity
 from bench.registry import Catalog
-from bench.spec import RunSpec
+from bench.spec import PretrainSpec, RunSpec
 from bench.suite import Suite
 
 if TYPE_CHECKING:
@@ -69,10 +69,13 @@ class Plan:
 def address_of(spec: RunSpec) -> str:
     """The cell's readable address: what a table's row and column say."""
     pretrain = spec.pretrain
-    protocol = f"{spec.protocol}[{spec.variant}]" if spec.variant else spec.protocol
-    return "/".join(
-        (pretrain.data.key, pretrain.backbone, pretrain.method, protocol, spec.data.key, f"seed{pretrain.seed}")
-    )
+    data, seed = pretrain.data.label, f"seed{pretrain.seed}"
+    return "/".join((data, pretrain.backbone, pretrain.method, spec.protocol_name, spec.data.label, seed))
+
+
+def training_address_of(spec: PretrainSpec) -> str:
+    """The pre-training's readable address: the cell's without the evaluation."""
+    return "/".join((spec.data.label, spec.backbone, spec.method, f"seed{spec.seed}"))
 
 
 def make_plan(
@@ -83,13 +86,13 @@ def make_plan(
     source: DataSource,
     rows: pd.DataFrame,
     *,
-    options: Sequence[str] = (),
+    words: Sequence[str],
 ) -> Plan:
     """Compare every spec with the stored rows.
 
     Args:
         rows: the store's frame.
-        options: command-line options that the recomputing command must repeat (``--store``, ``--plugin`` …).
+        words: what the recomputing command must repeat: the suite as typed, ``--store``, ``--plugin`` …
     """
     fingerprints: dict[str, str] = {}
     encoders: dict[str, Identity] = {}
@@ -105,17 +108,16 @@ def make_plan(
             encoders[key] = pretraining_identity(spec.pretrain, catalog, fingerprint=trained_on)
         evaluated_on = fingerprints[spec.data.canonical_json()]
         identity = evaluation_identity(spec, catalog, encoders[key], fingerprint=evaluated_on)
-        command = _command(suite_key, spec, options)
+        command = _command(spec, words)
         cells.append(answers.judge(suite_key, spec, identity, encoders[key], command=command))
     return Plan(suite=suite_key, content=suite, cells=tuple(cells))
 
 
-def _command(suite: str, spec: RunSpec, options: Sequence[str]) -> str:
-    protocol = f"{spec.protocol}[{spec.variant}]" if spec.variant else spec.protocol
-    words = ["jointbench", "run", suite, "--methods", spec.pretrain.method, "--protocols", protocol]
+def _command(spec: RunSpec, words: Sequence[str]) -> str:
+    choice = ["--methods", spec.pretrain.method, "--protocols", spec.protocol_name]
     if spec.pretrain.seed:
-        words += ["--seeds", str(spec.pretrain.seed + 1)]
-    return shlex.join([*words, "--force", *options])
+        choice += ["--seeds", str(spec.pretrain.seed + 1)]
+    return shlex.join(["jointbench", "run", *words, *choice, "--force"])
 
 
 class _Answers:
@@ -170,7 +172,7 @@ def _compare(row: dict[str, Any], spec: RunSpec, identity: Identity) -> tuple[tu
         changes += manifest_changes(json.loads(row["code"]), identity.manifest)
     if row["data_hash"] != identity.data:
         stale.append("data")
-        changes.append(f"{spec.data.key}: content or splits are not those of the stored result")
+        changes.append(f"{spec.data.label}: content or splits are not those of the stored result")
     if row["spec_hash"] != identity.spec:
         stale.append("spec")
         changes += spec_changes(json.loads(row["spec"]), json.loads(spec.canonical_json()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from bench.identity import digest
-from bench.plan import Plan
+from bench.plan import Plan, training_address_of
 from bench.storage import replace_file
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def estimated_seconds(plan: Plan, rows: pd.DataFrame) -> tuple[float, int]:
     known = [float(by_address[cell.address]) for cell in plan.to_run if cell.address in by_address.index]
     trainings = {cell.pretraining.digest: cell.spec.pretrain for cell in plan.to_run}
     for identity, spec in trainings.items():
-        address = "/".join((spec.data.key, spec.backbone, spec.method, f"seed{spec.seed}"))
+        address = training_address_of(spec)
         if identity not in stored and address in by_address.index:
             known.append(float(by_address[address]))
     unknown = sum(cell.address not in by_address.index for cell in plan.to_run)

@@ -103,11 +103,11 @@ class Request:
             data=self.data_spec,
         )
         source = DataSource(self.catalog.datasets, root=self.root, cache=default_cache())
-        return make_plan(key, suite, specs, self.catalog, source, rows, options=self._options())
+        return make_plan(key, suite, specs, self.catalog, source, rows, words=self._words())
 
-    def _options(self) -> Sequence[str]:
-        """The options that a recomputing command must repeat."""
-        options: list[str] = []
+    def _words(self) -> Sequence[str]:
+        """What a recomputing command must repeat."""
+        options = [self.suite]
         for plugin in self.plugins:
             options += ["--plugin", str(plugin)]
         if self.data:

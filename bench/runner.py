@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import queue
 from collections.abc import Callable, Iterable
@@ -14,14 +13,11 @@ from pathlib import Path
 
 from bench.data.sources import DataSource
 from bench.errors import JobError, RequestError
-from bench.executors import InlineExecutor, local_processes
+from bench.executors import InlineExecutor, event_queue, local_processes
 from bench.job import Bundle, Event, Result, Workshop, execute, write_failure
 from bench.plan import PlannedCell
 from bench.registry import Catalog, discover
 from bench.store import Store
-
-ATTEMPTS = 2
-"""How often a bundle whose worker process died is tried before its cells are written off as failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +82,7 @@ def run(
         _open_workshop(settings, device, threads, notify, catalog)
         _drive(bundles, InlineExecutor, lambda: None)
         return
-    with multiprocessing.get_context("spawn").Manager() as manager:
+    with event_queue() as manager:
         events: queue.Queue[Event] = manager.Queue()
         arguments = (settings, device, threads, events)
         rejected = _drive(
@@ -101,17 +97,17 @@ def run(
 
 
 def _drive(bundles: list[Bundle], make_executor: Callable[[], Executor], drain: Callable[[], None]) -> list[Bundle]:
-    """Submit all bundles, then those that other runs were computing; returns those whose workers died each time."""
-    attempts = dict.fromkeys((bundle.identity.digest for bundle in bundles), 0)
-    pending, rejected, patient = list(bundles), [], False
-    while pending:
-        elsewhere, broken = _round(pending, make_executor, drain, wait_for_others=patient)
-        for bundle in broken:
-            attempts[bundle.identity.digest] += 1
-        rejected += [bundle for bundle in broken if attempts[bundle.identity.digest] >= ATTEMPTS]
-        again = [bundle for bundle in broken if attempts[bundle.identity.digest] < ATTEMPTS]
-        patient = not again
-        pending = again + elsewhere
+    """Compute all bundles; returns those that took their worker process with them.
+
+    A dying worker breaks the pool for everybody, so what it left undone is tried again, each bundle alone. Bundles
+    that another run was computing come last: then there is nothing better to do than to wait for it.
+    """
+    elsewhere, broken = _round(bundles, make_executor, drain, wait_for_others=False)
+    rejected = []
+    for bundle in broken:
+        rejected += _round([bundle], make_executor, drain, wait_for_others=True)[1]
+    if elsewhere:
+        rejected += _round(elsewhere, make_executor, drain, wait_for_others=True)[1]
     return rejected
 
 
@@ -151,7 +147,7 @@ def _drain(events: queue.Queue[Event], notify: Callable[[Event], None]) -> None:
 
 def _write_off(bundle: Bundle, shop: Workshop) -> None:
     error = JobError(
-        f"its worker process died {ATTEMPTS} times (out of memory, or a crash in native code). "
+        "its worker process died twice (out of memory, or a crash in native code). "
         "Run again with --workers 1 to see more, or with a smaller batch size."
     )
     rows = shop.store.frame()

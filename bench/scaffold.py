@@ -53,6 +53,7 @@ def scaffold(kind: str, name: str, folder: Path) -> Scaffold:
     )
     words = {"name": name, "class_name": "".join(part.capitalize() for part in name.split("_"))}
     for path, template in ((file, f"{kind}.py.j2"), (test, f"{kind}_test.py.j2")):
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(templates.get_template(template).render(words), encoding="utf-8")
     plugin = "" if home else f" --plugin {file.name}"
     step = f"Edit {file.name}, then: jointbench check {file} && jointbench run{plugin}"

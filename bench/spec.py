@@ -123,6 +123,11 @@ class DataSpec(Frozen):
     key: str
     params: Parameters = Field(default_factory=dict)
 
+    @property
+    def label(self) -> str:
+        """What addresses and tables call it: the user's name for the images where there is one, else the key."""
+        return str(self.params.get("name") or self.key)
+
 
 class PretrainSpec(Frozen):
     """What is trained: method, backbone, data, views, recipe, seed.
@@ -148,3 +153,8 @@ class RunSpec(Frozen):
     variant: str = ""
     protocol_params: Parameters = Field(default_factory=dict)
     data: DataSpec
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol's key, with the variant in brackets where there is one."""
+        return f"{self.protocol}[{self.variant}]" if self.variant else self.protocol

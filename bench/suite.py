@@ -160,7 +160,7 @@ def _pretrain_spec(suite: Suite, catalog: Catalog, entry: Entry, *, seed: int, d
         method_params=entry.complete(override.params),
         backbone=suite.backbone.key,
         backbone_params=catalog.backbones[suite.backbone.key].complete(suite.backbone.params),
-        data=complete_data(data or suite.data, catalog),
+        data=complete_data(_replaced(suite.data, data), catalog),
         views=_views_for(entry, views) if entry.card.trains else (),
         training=_training(suite.training, override.training, entry.key) if entry.card.trains else None,
         seed=seed,
@@ -185,8 +185,7 @@ def _training(base: TrainingSpec, changes: Mapping[str, Any], method: str) -> Tr
 
 def _run_spec(item: Evaluation, catalog: Catalog, pretrain: PretrainSpec, *, data: DataSpec | None) -> RunSpec:
     entry = catalog.protocols[item.protocol]
-    chosen = data or item.data
-    evaluated = complete_data(chosen, catalog) if chosen else pretrain.data
+    evaluated = pretrain.data if data or not item.data else complete_data(item.data, catalog)
     dataset = catalog.datasets[evaluated.key]
     assert isinstance(entry.card, ProtocolCard) and isinstance(dataset.card, DatasetCard)
     lacking = set(entry.card.requires) - set(dataset.card.capabilities)
@@ -202,6 +201,13 @@ def _run_spec(item: Evaluation, catalog: Catalog, pretrain: PretrainSpec, *, dat
         protocol_params=entry.complete(item.params),
         data=evaluated,
     )
+
+
+def _replaced(own: DataSpec, given: DataSpec | None) -> DataSpec:
+    """The suite's dataset, or the one given instead; a given one of the same key keeps the suite's parameters."""
+    if given is None:
+        return own
+    return given if given.key != own.key else DataSpec(key=own.key, params={**own.params, **given.params})
 
 
 def complete_data(data: DataSpec, catalog: Catalog) -> DataSpec:

@@ -167,7 +167,8 @@ class Table:
         title: short name, for example ``Table 1, measured``.
         caption: what is shown, on what, in which unit.
         stub: heading of the row headers.
-        notes: sentences below the table.
+        notes: what the table shows, in sentences below it.
+        rules: how it was made: what stands in it, what the intervals are, what bold means.
         citations: citation keys of what the table shows, for BibTeX.
     """
 
@@ -178,6 +179,7 @@ class Table:
     rows: tuple[Row, ...]
     stub: str = "Method"
     notes: tuple[str, ...] = ()
+    rules: tuple[str, ...] = ()
     citations: tuple[str, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -223,8 +225,8 @@ class Table:
         told: dict[str, None] = {}
         for row, column, cell in self.cells():
             if cell.state in ("stale", "partial", "failed", "missing") and cell.reason:
-                where = " · ".join(column.groups[-1:] or (column.title,))
-                told[f"{row.title}, {where}: {STATES[cell.state].word}. {cell.reason}"] = None
+                where = ", ".join((row.title, *column.groups[-1:]))
+                told[f"{where}: {STATES[cell.state].word}. {cell.reason}"] = None
         return tuple(told)
 
     def legend(self) -> tuple[tuple[str, str], ...]:
@@ -287,6 +289,7 @@ def to_json(table: Table) -> str:
             for row in table.rows
         ],
         "notes": [*table.notes, *table.reasons()],
+        "rules": list(table.rules),
         "legend": dict(table.legend()),
         "citations": list(table.citations),
     }
@@ -330,7 +333,7 @@ def to_markdown(table: Table) -> str:
     lines = [f"**{_markdown(table.title)}.** {_markdown(table.caption)}", ""]
     lines += [_pipes(_markdown(title) for title in header), _pipes(rule)]
     lines += [_pipes([_markdown(row.title), *(_markdown_cell(cell) for cell in row.cells)]) for row in table.rows]
-    told = [*table.notes, *table.reasons(), *(f"{mark}: {meaning}" for mark, meaning in table.legend())]
+    told = [*table.notes, *table.reasons(), *(f"{mark}: {meaning}" for mark, meaning in table.legend()), *table.rules]
     if told:
         lines += ["", *(f"- {_markdown(sentence)}" for sentence in told)]
     return "\n".join(lines) + "\n"

@@ -88,7 +88,7 @@ def _cell(cell: Cell, *, start: bool, numeric: bool, link: bool) -> str:
     if link and cell.anchor and content:
         content = f'<a href="#{escape(cell.anchor)}">{content}</a>'
     value = "" if cell.value is None else f' data-value="{float(cell.value)!r}"'
-    title = f' title="{escape(cell.reason)}"' if cell.reason else ""
+    title = f' title="{escape(cell.reason)}"' if cell.reason and STATES[cell.state].word else ""
     return f'<td class="{" ".join(classes)}"{value}{title}>{content}</td>'
 
 
@@ -98,15 +98,15 @@ def _content(cell: Cell) -> str:
         number = escape(cell.number)
         hidden = '<span class="sr"> (best group)</span>' if cell.best else ""
         marks = f"<sup>{escape(''.join(cell.marks))}</sup>" if cell.marks else ""
-        parts.append((f"<strong>{number}</strong>" if cell.best else number) + hidden + marks)
+        tag = "strong" if cell.best else "b"
+        parts.append((f"<{tag}>{number}</{tag}>" if cell.value is not None else number) + hidden + marks)
     if cell.span:
         parts.append(f'<span class="span">{escape(cell.span)}</span>')
     mark = STATES[cell.state]
     if mark.word:
         parts.append(f'<span class="tag"><span aria-hidden="true">{mark.glyph} </span>{escape(mark.word)}</span>')
     elif mark.glyph:
-        hidden = f'<span class="sr">{escape(cell.reason or mark.meaning)}</span>'
-        parts.append(f'<span class="none"><span aria-hidden="true">{mark.glyph}</span>{hidden}</span>')
+        parts.append(f'<abbr title="{escape(cell.reason or mark.meaning)}">{mark.glyph}</abbr>')
     return " ".join(parts)
 
 
@@ -121,4 +121,7 @@ def _notes(table: Table) -> list[str]:
     if legend:
         entries = "".join(f"<div><dt>{escape(sign)}</dt><dd>{escape(meaning)}</dd></div>" for sign, meaning in legend)
         lines.append(f'<dl class="legend">{entries}</dl>')
+    if table.rules:
+        rules = "".join(f"<p>{escape(rule)}</p>" for rule in table.rules)
+        lines.append(f'<details class="rules"><summary>How this table was made</summary>{rules}</details>')
     return ["<figcaption>", *lines, "</figcaption>"] if lines else []

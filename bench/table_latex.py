@@ -168,9 +168,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _notes(table: Table) -> list[str]:
-    told = [*table.notes, *table.reasons(), *(f"{mark} {meaning}." for mark, meaning in table.legend())]
-    if any(cell.best for _, _, cell in table.cells()):
-        told.append("Bold: in the best group of its column.")
+    told = [*table.notes, *table.reasons(), *(f"{mark}: {meaning}." for mark, meaning in table.legend()), *table.rules]
     if not told:
         return []
     text = " ".join(escape_latex(sentence) for sentence in told)

@@ -82,15 +82,18 @@ def training_figures(history: pd.DataFrame, identities: Mapping[str, int], *, me
 def _figure(
     part: pd.DataFrame, identities: Mapping[str, int], *, key: str, title: str, y_label: str, names: Mapping[str, str]
 ) -> Figure | None:
+    """The series of one figure: the total first, then the named terms, then the others in the paper's order."""
     if part.empty:
         return None
-    slots = {term: slot for slot, term in enumerate(_ordered(list(dict.fromkeys(part["term"]))))}
+    order = ["total", *names]
+    terms = sorted(dict.fromkeys(part["term"]), key=lambda term: order.index(term) if term in order else len(order))
+    slots = {term: slot for slot, term in enumerate(terms)}
     series = []
     for (identity, term), line in part.groupby(["pretrain_identity", "term"], sort=False):
         line = line.sort_values("epoch", kind="stable")
         series.append(
             Series(
-                name=names.get(str(term), str(term)),
+                name=names.get(str(term), str(term)).replace("_", " "),
                 slot=slots[str(term)],
                 seed=identities[str(identity)],
                 epochs=tuple(map(float, line["epoch"])),
@@ -101,11 +104,6 @@ def _figure(
     return Figure(
         key=key, title=title, x_label="epoch", y_label=y_label, series=tuple(series), summary=_summary(title, series)
     )
-
-
-def _ordered(terms: list[str]) -> list[str]:
-    """The total first, then the terms in the paper's order."""
-    return sorted(terms, key=lambda term: term != "total")
 
 
 def _summary(title: str, series: list[Series]) -> str:

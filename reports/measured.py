@@ -75,7 +75,7 @@ def measured_table(measured: Measured) -> Table:
             _measured_row(measured, key, (*context_cells(measured, group), *measured_cells(measured, group)))
             for key, group in groups.items()
         ),
-        notes=(f"{RULE} {MEASURED_NOTE}",),
+        rules=(RULE, MEASURED_NOTE),
         citations=method_citations(measured),
     )
     return mark_contexts(table, measured, list(groups.values()), start=len(context))
@@ -128,17 +128,19 @@ def mark_contexts(table: Table, measured: Measured, groups: Sequence[Sequence[Re
     for index, group in enumerate(groups):
         if group:
             contexts.setdefault(row_key(group[0].planned.spec)[1:], []).append(index)
+    marked = []
     for indices in contexts.values():
         columns: list[tuple[Contender, ...]] = [() for _ in table.columns]
-        for offset, (protocol, fraction, metric) in enumerate(PLACES):
-            columns[start + offset] = tuple(
-                contender
+        for offset, (protocol, fraction, _) in enumerate(PLACES):
+            found = [
+                _contender(table, measured, index, start + offset, groups[index], protocol, fraction)
                 for index in indices
-                if (contender := _contender(table, measured, index, start + offset, groups[index], protocol, fraction))
-            )
-            assert metric is table.columns[start + offset].metric
-        where = _context_words(measured, groups[indices[0]]) if len(contexts) > 1 else ""
-        table = mark_best(table, columns, where=where)
+            ]
+            columns[start + offset] = tuple(contender for contender in found if contender)
+        if any(len(members) > 1 for members in columns):
+            marked.append((columns, _context_words(measured, groups[indices[0]])))
+    for columns, where in marked:
+        table = mark_best(table, columns, where=where if len(marked) > 1 else "")
     return table
 
 

@@ -54,8 +54,8 @@ def results_table(measured: Measured, method: str) -> Table:
     context = ("data", "backbone", "epochs", "seeds", "interval")
     return Table(
         key=f"{method}-results",
-        title="Results",
-        caption=f"{measured.method_title(method)} under every protocol of the suite, on the test split.",
+        title=f"Results of {measured.method_title(method)}",
+        caption="Every protocol of the suite, on the test split.",
         stub="Protocol",
         columns=(
             *(Column(title=title) for title in context[:4]),

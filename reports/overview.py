@@ -70,11 +70,11 @@ def _gap(measured: Measured, result: Result) -> Gap:
     mark = STATES[STATE_OF[planned.state]]
     protocol = protocol_title(measured.protocols, spec.protocol, spec.variant)
     return Gap(
-        title=f"{measured.method_title(spec.pretrain.method)}, {protocol}, seed {spec.pretrain.seed}",
+        title=f"{measured.method_title(spec.pretrain.method)}: {protocol}, seed {spec.pretrain.seed}",
         address=planned.address,
         state=STATE_OF[planned.state],
         tag=f"{mark.glyph} {mark.word}",
-        reason=planned.reason,
+        reason=planned.reason[:1].upper() + planned.reason[1:],
         changes=planned.changes,
         command=planned.command,
         anchor=panel_id(spec),
@@ -90,8 +90,8 @@ def headline(measured: Measured) -> str:
     backbones = _titles(measured, (spec.pretrain.backbone for spec in specs))
     seeds = {spec.pretrain.seed for spec in specs}
     return (
-        f"{_plural(len(specs), 'cell')}: {_plural(len(methods), 'method')} under {_plural(len(protocols), 'protocol')} "
-        f"on {data}, backbone {backbones}, {_plural(len(seeds), 'seed')}."
+        f"{_plural(len(specs), 'cell')}: {_plural(len(methods), 'method')} "
+        f"under {_plural(len(protocols), 'evaluation')} on {data}, backbone {backbones}, {_plural(len(seeds), 'seed')}."
     )
 
 
@@ -120,8 +120,8 @@ def _environment(facts: dict[str, object]) -> str:
     dirty = " with uncommitted changes" if facts.get("git_dirty") else ""
     parts = [
         facts.get("processor") or facts.get("system"),
-        f"{facts['cores']} cores" if facts.get("cores") else None,
-        f"{facts['threads']} threads" if facts.get("threads") else None,
+        _plural(int(str(facts["cores"])), "core") if facts.get("cores") else None,
+        _plural(int(str(facts["threads"])), "thread") if facts.get("threads") else None,
         facts.get("accelerator") or facts.get("device"),
         f"jointbench {facts['jointbench']}" if facts.get("jointbench") else None,
         f"torch {torch}" if torch else None,

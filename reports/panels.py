@@ -12,7 +12,7 @@ from bench.published import CONFIDENCE_WORDS, load_papers
 from bench.table import STATES, CellState
 from reports.measured import Measured, protocol_title
 from reports.published_rows import PublishedRow, published_panel_id
-from reports.results import Record, Result, metric_of, number, panel_id, parsed, row_key, whole
+from reports.results import Record, Result, metric_of, number, panel_id, parsed, row_key, summarize, whole
 
 STATE_OF: dict[str, CellState] = {"fresh": "measured", "stale": "stale", "failed": "failed", "missing": "missing"}
 LONGEST_LIST = 12
@@ -20,11 +20,12 @@ LONGEST_LIST = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Fact:
-    """One line of a panel."""
+    """One line of a panel; ``code`` sets the value in a fixed-width face."""
 
     label: str
     value: str
     href: str = ""
+    code: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +55,13 @@ class Panel:
         id: fragment of the link.
         title: what the cell shows.
         runs: one per seed; a published value has one.
+        summary: what the table shows for all seeds together; empty when there is one.
     """
 
     id: str
     title: str
     runs: tuple[Run, ...]
+    summary: tuple[Fact, ...] = ()
 
 
 # --- measured ---------------------------------------------------------------------------------------------------
@@ -81,7 +84,21 @@ def _measured_panel(measured: Measured, group: Sequence[Result]) -> Panel:
         id=panel_id(spec),
         title=f"{measured.method_title(spec.pretrain.method)}: {title} on {measured.title(spec.data.key)}",
         runs=tuple(_run(result, measured.protocols.get(spec.protocol)) for result in group),
+        summary=tuple(_summary(measured, group)) if len(group) > 1 else (),
     )
+
+
+def _summary(measured: Measured, group: Sequence[Result]) -> Iterable[Fact]:
+    """The mean of each metric as the table shows it, or why there is none."""
+    card = measured.protocols.get(group[0].planned.spec.protocol)
+    stored = sorted({key for result in group for key in result.metrics})
+    for metric in card.metrics if card else map(metric_of, stored):
+        cell = summarize(group, metric)
+        if cell.value is None:
+            yield Fact(label=metric.title, value=f"no mean: {cell.reason}")
+            continue
+        text = f"mean of {cell.seeds} seeds {cell.value:.4f} {metric.unit}".strip()
+        yield Fact(label=metric.title, value=f"{text}, {cell.interval}: {cell.low:.2f} to {cell.high:.2f}")
 
 
 def _run(result: Result, card: ProtocolCard | None) -> Run:
@@ -119,14 +136,15 @@ def _value_facts(result: Result, card: ProtocolCard | None) -> Iterable[Fact]:
 
 def _state_facts(result: Result) -> Iterable[Fact]:
     planned = result.planned
-    yield Fact(label="state", value=f"{planned.state}: {planned.reason}" if planned.reason else planned.state)
+    reason = "" if result.failure else planned.reason
+    yield Fact(label="state", value=f"{planned.state}: {reason}" if reason else planned.state)
     for change in planned.changes:
-        yield Fact(label="changed", value=change)
+        yield Fact(label="changed", value=change, code=True)
     if result.failure:
         yield Fact(label="error", value=str(result.failure["error_type"]))
         yield Fact(label="message", value=str(result.failure["error_message"]))
-        yield Fact(label="log", value=str(result.failure["log"] or "none"))
-    yield Fact(label="cell", value=planned.address)
+        yield Fact(label="log", value=str(result.failure["log"] or "none"), code=True)
+    yield Fact(label="cell", value=planned.address, code=True)
 
 
 def _identity_section(result: Result, shown: Record | None) -> Section:
@@ -138,7 +156,7 @@ def _identity_section(result: Result, shown: Record | None) -> Section:
         identity = planned.identity
         pairs = [("spec", identity.spec), ("code", identity.code), ("data", identity.data)]
         pairs += [("job", identity.digest), ("pre-training", planned.pretraining.digest)]
-    facts = tuple(Fact(label=name, value=str(value)) for name, value in pairs if value)
+    facts = tuple(Fact(label=name, value=str(value), code=True) for name, value in pairs if value)
     return Section(title="Identity (SHA-256)", facts=facts)
 
 

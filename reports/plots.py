@@ -79,11 +79,9 @@ def _label_ends(axes: Axes, figure: Figure) -> None:
     for item in figure.series:
         ends.setdefault(item.slot, item)
     low, high = axes.get_ylim()
-    gap = (high - low) * 0.085
-    previous = -float("inf")
-    for item in sorted(ends.values(), key=lambda item: item.values[-1]):
-        height = max(item.values[-1], previous + gap)
-        previous = height
+    named = sorted(ends.values(), key=lambda item: item.values[-1])
+    heights = spread([item.values[-1] for item in named], gap=(high - low) * 0.085)
+    for item, height in zip(named, heights, strict=True):
         axes.annotate(
             item.name,
             xy=(1, height),
@@ -94,6 +92,24 @@ def _label_ends(axes: Axes, figure: Figure) -> None:
             color=SLOTS[item.slot % len(SLOTS)],
             annotation_clip=False,
         )
+
+
+def spread(heights: list[float], *, gap: float) -> list[float]:
+    """Ascending heights moved as little as possible so that neighbors are at least ``gap`` apart."""
+    blocks: list[list[float]] = []
+    for height in heights:
+        blocks.append([height])
+        while len(blocks) > 1 and _bottom(blocks[-1], gap) - _top(blocks[-2], gap) < gap:
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    return [_bottom(block, gap) + place * gap for block in blocks for place in range(len(block))]
+
+
+def _bottom(block: list[float], gap: float) -> float:
+    return sum(block) / len(block) - gap * (len(block) - 1) / 2
+
+
+def _top(block: list[float], gap: float) -> float:
+    return sum(block) / len(block) + gap * (len(block) - 1) / 2
 
 
 def _embed(text: str, figure: Figure) -> str:

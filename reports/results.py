@@ -7,8 +7,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from bench.card import MethodCard
 from bench.metric import METRICS, Metric
 from bench.table import Cell
 
@@ -42,14 +44,21 @@ class Result:
         return self.planned.spec.pretrain.seed
 
 
-def collect(plan: Plan, rows: pd.DataFrame) -> tuple[Result, ...]:
-    """The stored rows of every planned cell, in the order of the plan; the order of ``rows`` does not matter."""
+def collect(
+    plan: Plan, rows: pd.DataFrame, methods: Mapping[str, MethodCard] = MappingProxyType({})
+) -> tuple[Result, ...]:
+    """The stored rows of every planned cell, whatever the order of ``rows``.
+
+    The results keep the order of the plan, with the baselines of ``methods`` after all other methods.
+    """
     by_identity: dict[str, list[Record]] = {}
     order = [name for name in ("identity", "metric", "finished_at") if name in rows]
     for record in rows.sort_values(order, kind="stable").to_dict("records"):
         row = {str(name): value for name, value in record.items()}
         by_identity.setdefault(str(row["identity"]), []).append(row)
-    return tuple(_result(cell, by_identity) for cell in plan.cells)
+    baselines = {key for key, card in methods.items() if card.family == "baseline"}
+    cells = sorted(plan.cells, key=lambda cell: cell.spec.pretrain.method in baselines)
+    return tuple(_result(cell, by_identity) for cell in cells)
 
 
 def _result(cell: PlannedCell, rows: Mapping[str, list[Record]]) -> Result:

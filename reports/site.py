@@ -93,7 +93,7 @@ def build_site(
     Returns:
         The path of ``index.html``.
     """
-    measured = Measured(results=collect(plan, rows), methods=methods, protocols=protocols, titles=titles or {})
+    measured = Measured(results=collect(plan, rows, methods), methods=methods, protocols=protocols, titles=titles or {})
     printed = published_rows(published)
     site = Site()
     shared = _shared(plan, measured, suite)

@@ -84,7 +84,10 @@ def build_table(
     if plan is None or rows is None:
         raise RequestError(f"Table 1 with origin {origin!r} needs a plan and the store's rows.")
     measured = Measured(
-        results=collect(plan, rows), methods=methods or {}, protocols=protocols or {}, titles=titles or {}
+        results=collect(plan, rows, methods or {}),
+        methods=methods or {},
+        protocols=protocols or {},
+        titles=titles or {},
     )
     return measured_table(measured) if origin == "measured" else side_by_side(printed, measured)
 
@@ -108,7 +111,7 @@ def published_table(printed: Sequence[PublishedRow]) -> Table:
             )
             for row in printed
         ),
-        notes=(PUBLISHED_NOTE, SUPERVISED_NOTE, f"{RULE} {LOWER_BOUND_NOTE}"),
+        rules=(PUBLISHED_NOTE, SUPERVISED_NOTE, RULE, LOWER_BOUND_NOTE),
         citations=citations(tuple(printed)),
     )
     return mark_best(table, [(), *_published_contenders(table, printed, start=1), ()])
@@ -164,7 +167,7 @@ def side_by_side(printed: Sequence[PublishedRow], measured: Measured) -> Table:
         caption=f"{WHAT} The two halves differ in data, backbone and epochs: compare orders, not values.",
         columns=tuple(columns),
         rows=tuple(rows),
-        notes=(PUBLISHED_NOTE, SUPERVISED_NOTE, f"{RULE} {LOWER_BOUND_NOTE}", MEASURED_NOTE),
+        rules=(PUBLISHED_NOTE, SUPERVISED_NOTE, RULE, LOWER_BOUND_NOTE, MEASURED_NOTE),
         citations=tuple(dict.fromkeys((*citations(tuple(printed)), *method_citations(measured)))),
     )
     width = 1 + len(PLACES)
@@ -191,7 +194,7 @@ def _contexts(measured: Measured) -> dict[tuple[str, ...], dict[str, list[Result
 
 
 def _prefixed(table: Table, before: int, prefix: str) -> Table:
-    notes = (*table.notes[:before], *(f"{prefix}: {note}" for note in table.notes[before:]))
+    notes = (*table.notes[:before], *(f"{prefix}: {note[:1].lower()}{note[1:]}" for note in table.notes[before:]))
     return replace(table, notes=notes)
 
 

@@ -70,8 +70,7 @@ class MethodTrial:
 
     def build(self, *, seed: int = 0, channels: int = 3, width: int = 12) -> Method:
         with isolated_rng(seed):
-            method = self.entry.load()(TinyBackbone(channels, width), **self.params)
-        assert isinstance(method, Method), f"{self.entry.name} must inherit from bench.training.method.Method"
+            method: Method = self.entry.load()(TinyBackbone(channels, width), **self.params)
         return method
 
     def views(self, *, seed: int = 0, batch: int = BATCH, channels: int = 3) -> list[Tensor]:
@@ -186,9 +185,9 @@ def runs(trial: MethodTrial) -> None:
 
 
 def parameters_get_gradients(trial: MethodTrial) -> None:
-    """Every trained parameter is in one parameter group and gets a finite gradient; others belong to a momentum copy."""
+    """Every trained parameter is in one group and gets a finite gradient; frozen ones belong to a momentum copy."""
     method = trial.build()
-    trial.loss(method, trial.views()).backward()
+    torch.autograd.backward(trial.loss(method, trial.views()))
     grouped = [id(parameter) for group in method.parameter_groups() for parameter in group["params"]]
     for name, parameter in method.named_parameters():
         count = grouped.count(id(parameter))
@@ -214,7 +213,7 @@ def views_get_gradients(trial: MethodTrial) -> None:
     """Exactly the views in the card's `gradient_views` get a gradient."""
     method = trial.build()
     views = [view.requires_grad_() for view in trial.views()]
-    trial.loss(method, views).backward()
+    torch.autograd.backward(trial.loss(method, views))
     reached = tuple(i for i, view in enumerate(views) if view.grad is not None and bool(view.grad.count_nonzero()))
     if reached != tuple(sorted(trial.card.gradient_views)):
         raise ContractBrokenError(
@@ -233,7 +232,7 @@ def seed_decides(trial: MethodTrial) -> None:
     losses = [trial.loss(method, trial.views(), seed=5).item() for method in (first, second)]
     if losses[0] != losses[1]:
         raise ContractBrokenError(
-            f"two losses with one seed differ: {losses[0]!r} and {losses[1]!r}. Draw from torch's global generator only."
+            f"two losses with one seed differ: {losses[0]!r}, {losses[1]!r}. Draw from torch's global generator only."
         )
 
 
@@ -280,7 +279,7 @@ def mixed_precision_works(trial: MethodTrial) -> None:
                 f"under autocast term {name!r} is {term.item()} in {term.dtype}. Put the loss into a function and "
                 "decorate it with bench.training.precision.full_precision."
             )
-    torch.stack(tuple(terms.values())).sum().backward()
+    torch.autograd.backward(tuple(terms.values()))
     for name, parameter in method.named_parameters():
         if parameter.grad is not None and not parameter.grad.isfinite().all():
             raise ContractBrokenError(f"under autocast the gradient of {name} is not finite.")
@@ -295,7 +294,7 @@ def _train(trial: MethodTrial, method: Method, optimizer: torch.optim.Optimizer,
     for step in steps:
         loss = trial.loss(method, trial.views(seed=step), seed=step)
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         with isolated_rng(step):
             method.after_step(step, STEPS)

@@ -184,7 +184,7 @@ def details_are_json(trial: ProtocolTrial) -> None:
         raise ContractBrokenError(f"the seconds are {trial.outcome.seconds}. Give the wall time of each phase.")
 
 
-def test_is_read_last_and_once(trial: ProtocolTrial) -> None:
+def reads_test_last_and_once(trial: ProtocolTrial) -> None:
     """The test split is read once, after everything else."""
     data = replace(trial.data, reads=[])
     trial.evaluate(data)
@@ -195,7 +195,7 @@ def test_is_read_last_and_once(trial: ProtocolTrial) -> None:
         )
 
 
-def test_labels_decide_nothing(trial: ProtocolTrial) -> None:
+def ignores_test_labels(trial: ProtocolTrial) -> None:
     """Other test labels change neither what was chosen nor what is predicted."""
     labels = trial.data.labels.copy()
     labels[trial.data.splits["test"]] = (trial.test_labels + 1) % NUM_CLASSES
@@ -234,8 +234,8 @@ OUTCOME_CHECKS: tuple[Callable[[ProtocolTrial], None], ...] = (
     predictions_are_complete,
     predictions_recompute_scores,
     details_are_json,
-    test_is_read_last_and_once,
-    test_labels_decide_nothing,
+    reads_test_last_and_once,
+    ignores_test_labels,
     seed_decides,
     encoder_stays,
 )

@@ -177,13 +177,13 @@ def _read_binary(file: Path, family: Family) -> Portion:
 
 def _read_npz(file: Path) -> tuple[Portion, Portion, tuple[str, ...]]:
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as archive:
             missing = [name for name in NPZ_ARRAYS if name not in archive]
             if missing:
                 raise unreadable(file, f"it lacks {', '.join(missing)} (it holds {', '.join(archive.files)})")
             x_train, y_train, x_test, y_test = (archive[name] for name in NPZ_ARRAYS)
             names = tuple(str(name) for name in archive["class_names"]) if "class_names" in archive else ()
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise unreadable(file, f"it is truncated or no .npz file of plain arrays ({error})") from error
     for images in (x_train, x_test):
         if images.dtype != np.uint8 or images.shape[1:] != (SIZE, SIZE, 3):

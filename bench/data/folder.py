@@ -200,6 +200,7 @@ def _splits(samples: list[Sample], labels: NDArray[np.int64], *, validation: flo
 def folder(
     root: Path,
     *,
+    name: str = "",
     path: str = "",
     image_size: int = 32,
     channels: int = 3,
@@ -210,6 +211,7 @@ def folder(
 
     Args:
         root: the folder of data.
+        name: what addresses and tables call these images; empty takes the name of their folder.
         path: where the class folders are, relative to ``root``; empty when they are in it.
         image_size: height and width of the loaded images in pixels.
         channels: 1 (gray) or 3 (color).
@@ -226,7 +228,7 @@ def folder(
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     return ImageDataset(
         key="folder",
-        title=Path(path).name or place.resolve().name,
+        title=name or place.resolve().name,
         images=_decode(samples, size=image_size, channels=channels),
         labels=labels,
         class_names=class_names,

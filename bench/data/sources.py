@@ -113,7 +113,7 @@ class DataSource:
         if expected is None:
             return None
         try:
-            with np.load(self.cache / f"{address}.npz", allow_pickle=False) as archive:
+            with (self.cache / f"{address}.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 head = json.loads(str(archive["head"]))
                 dataset = ImageDataset(
                     key=head["key"],

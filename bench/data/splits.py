@@ -122,9 +122,7 @@ def stratified_subset(labels: Indices, fraction: float, seed: int, *, num_classe
         DataError: the budget is smaller than the number of classes, or a class has no image.
     """
     if not 0 < fraction <= 1:
-        raise DataError(
-            f"A label fraction lies above 0 and at most at 1, got {fraction}. 0.01 means 1 % of the labels."
-        )
+        raise DataError(f"A label fraction lies above 0 and is at most 1, got {fraction}. Write 0.01 for 1 %.")
     present = len(np.unique(labels))
     if num_classes is not None and present < num_classes:
         raise DataError(

@@ -11,7 +11,8 @@ from bench.registry import register_backbone
 class ConvNet(nn.Module):
     """Four convolutions 3x3, each with batch normalization and ReLU, then the mean over positions.
 
-    The first and third halve the resolution, so that most of the work happens on a sixteenth of the pixels.
+    The first two halve the resolution each, so that most of the work happens on a sixteenth of the pixels: of the
+    layouts that were timed on a CPU, this one learns most in a given time.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -19,8 +20,8 @@ class ConvNet(nn.Module):
         self.feature_dim = 4 * width
         self.blocks = nn.Sequential(
             *_block(channels, width, stride=2),
-            *_block(width, 2 * width, stride=1),
-            *_block(2 * width, 4 * width, stride=2),
+            *_block(width, 2 * width, stride=2),
+            *_block(2 * width, 4 * width, stride=1),
             *_block(4 * width, 4 * width, stride=1),
         )
 

@@ -188,7 +188,7 @@ class _Training:
     def check_names(self, terms: Any) -> None:
         """A method returns the same named scalars at every step."""
         names = (*terms, TOTAL) if isinstance(terms, dict) else ()
-        if names == self.names:
+        if self.names and names == self.names:
             return
         scalars = isinstance(terms, dict) and all(isinstance(t, Tensor) and t.ndim == 0 for t in terms.values())
         if self.names or not terms or not scalars or TOTAL in terms:

@@ -1,7 +1,7 @@
 // Sorting, filtering and the Escape key. The page is complete without this file.
 "use strict";
 (() => {
-  const missing = (cell) => !cell || (cell.dataset.value === undefined && cell.textContent.trim().length < 2);
+  const missing = (cell) => !cell || (cell.dataset.value === undefined && ["", "–"].includes(cell.textContent.trim()));
   const key = (cell) => (cell.dataset.value !== undefined ? Number(cell.dataset.value) : cell.textContent.trim());
 
   const compare = (a, b) => {
@@ -97,6 +97,6 @@
     if (panel) panel.focus({ preventScroll: true });
   });
   window.addEventListener("beforeprint", () => {
-    for (const part of document.querySelectorAll("details.seed")) part.open = true;
+    for (const part of document.querySelectorAll("details.seed, details.rules")) part.open = true;
   });
 })();

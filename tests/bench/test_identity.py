@@ -162,7 +162,7 @@ def test_a_change_of_the_loss_touches_only_its_own_method(checkout: Path) -> Non
     ("file", "old", "new", "touched"),
     [
         ("bench/cli.py", "Report: ", "The report: ", set()),
-        ("bench/runner.py", "ATTEMPTS = 2", "ATTEMPTS = 3", set()),
+        ("bench/runner.py", "timeout=0.2", "timeout=0.3", set()),
         ("bench/store.py", 'compression="zstd"', 'compression="snappy"', set()),
         ("protocols/knn.py", "temperature: float = 0.07", "temperature: float = 0.08", {"trained knn", "random knn"}),
         ("bench/training/optimizers.py", "class LARS", "EXTRA = 1\n\n\nclass LARS", {"trained knn", "trained linear"}),

@@ -32,7 +32,7 @@ def catalog() -> Catalog:
 def plan_of(catalog: Catalog, rows: pd.DataFrame, *, source: Source | None = None, **changes: Any) -> Plan:
     _, suite = find_suite("smoke", catalog)
     specs = expand(suite.model_copy(update=changes), catalog, methods=("vicreg", "random_init"))
-    return make_plan("smoke", suite, specs, catalog, source or Source(), rows)  # type: ignore[arg-type]
+    return make_plan("smoke", suite, specs, catalog, source or Source(), rows, words=["smoke"])  # type: ignore[arg-type]
 
 
 def nothing() -> pd.DataFrame:

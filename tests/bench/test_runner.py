@@ -132,7 +132,7 @@ def test_a_worker_that_dies_costs_only_its_own_cells(tmp_path: Path, shared_cach
     compute(request, shared_cache, workers=2)
     cells = request.results.frame().query("kind == 'evaluation'").drop_duplicates("cell").set_index("method")
     assert cells["status"].to_dict() == {"deadly": "failed", "byol": "ok", "random_init": "ok"}
-    assert "its worker process died 2 times" in cells.loc["deadly", "error_message"]
+    assert "its worker process died twice" in cells.loc["deadly", "error_message"]
 
 
 # --- killed runs --------------------------------------------------------------------------------------------------

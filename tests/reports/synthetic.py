@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from bench.card import Deviation, MethodCard, ProtocolCard
 from bench.identity import Identity
 from bench.metric import TOP1, TOP5
 from bench.plan import Plan, PlannedCell, address_of
+from bench.published import load_published
 from bench.spec import DataSpec, PretrainSpec, RunSpec, TrainingSpec, ViewSpec
 from bench.statistics.proportion import wilson_interval
 from bench.suite import Component, Evaluation, Suite
@@ -100,6 +102,12 @@ STATES = {
     ("vicreg", "knn"): "stale",
     ("supervised", "semi_supervised[10%]"): "missing",
 }
+
+
+@cache
+def published_values() -> pd.DataFrame:
+    """The published values, read once; nobody changes them."""
+    return load_published()
 
 
 def identity(name: str) -> Identity:

@@ -103,7 +103,9 @@ def python2_pickle(data: NDArray[np.uint8], labels: list[int]) -> bytes:
     dtype = b"cnumpy\ndtype\n(" + text(b"u1") + number(0) + number(1) + b"tR"
     dtype += b"(" + number(3) + text(b"|") + b"NNN" + number(-1) + number(-1) + number(0) + b"tb"
     content = b"T" + struct.pack("<i", data.nbytes) + data.tobytes()
-    state = b"(" + number(1) + number(data.shape[0]) + number(data.shape[1]) + b"\x86" + dtype + b"\x89" + content + b"tb"
+    state = (
+        b"(" + number(1) + number(data.shape[0]) + number(data.shape[1]) + b"\x86" + dtype + b"\x89" + content + b"tb"
+    )
     listing = b"](" + b"".join(number(label) for label in labels) + b"e"
     return b"\x80\x02}(" + text(b"data") + array + state + text(b"labels") + listing + b"u."
 

@@ -1,0 +1,177 @@
+"""Fine-tuning with few labels: which labels, what is trained, what is chosen where."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from bench.data.splits import stratified_subset
+from bench.errors import DataError, DivergenceError, SpecError
+from bench.protocol import Outcome
+from protocols.semi_supervised import SemiSupervised, _batch_rows
+
+from .images import ReadLog, digits, pixel_encoder, small_encoder, with_test_labels
+
+QUICK = {"fraction": 0.1, "steps": 15, "backbone_lrs": (0.01,), "copies": 2, "rotation": 5.0}
+
+
+def evaluate(data: ReadLog, *, seed: int = 0, **settings: object) -> Outcome:
+    return SemiSupervised(**{**QUICK, **settings}).evaluate(small_encoder(data), data, seed=seed, device="cpu")  # type: ignore[arg-type]
+
+
+def test_the_labelled_subset_is_stratified_recorded_and_drawn_by_the_seed() -> None:
+    data = digits()
+    first, other = (evaluate(data, seed=seed).details["labelled_samples"] for seed in (0, 1))
+    train = data.split("train")
+    assert first == train.samples[stratified_subset(train.labels, 0.1, 0)].tolist()
+    assert len(first) == 60
+    assert first != other
+    counts = np.bincount(data.labels[first], minlength=10)
+    assert counts.min() >= 5 and counts.max() <= 7
+
+
+def test_images_outside_the_subset_change_nothing() -> None:
+    data = digits()
+    before = evaluate(data)
+    images = data.images.copy()
+    unused = np.setdiff1d(data.splits["train"], before.details["labelled_samples"])
+    images[unused] = 255 - images[unused]
+    changed = replace(data, images=images, reads=[])
+    # The encoder brings its own normalization, so that nothing else can carry the change over.
+    encoder = small_encoder(data)
+    after = SemiSupervised(**QUICK).evaluate(encoder, changed, seed=0, device="cpu")  # type: ignore[arg-type]
+    assert before.predictions.equals(after.predictions)
+
+
+def test_fine_tuning_beats_the_frozen_head_of_a_random_backbone() -> None:
+    data = digits()
+    outcome = evaluate(data, steps=150, backbone_lrs=(0.03,), crop_scale=(0.9, 1.0))
+    assert outcome.details["validation_top1"] > outcome.details["frozen_head"]["validation_top1"]
+    assert outcome.scores[0].value > 80
+
+
+def test_one_label_per_class_is_far_above_chance() -> None:
+    data = digits()
+    outcome = evaluate(data, fraction=10 / 600, steps=60, crop_scale=(0.9, 1.0))
+    assert len(outcome.details["labelled_samples"]) == 10
+    assert outcome.scores[0].value > 45
+
+
+def test_a_budget_below_one_image_per_class_is_refused() -> None:
+    with pytest.raises(DataError, match=r"6 labels, fewer than the 10 classes.*Take a label fraction of at least"):
+        evaluate(digits(), fraction=0.01)
+
+
+def test_the_validation_split_chooses_among_the_learning_rates() -> None:
+    data = digits()
+    details = evaluate(data, backbone_lrs=(1e-4, 0.03), head_lrs=(0.01, 0.1), steps=40).details
+    assert [(row["backbone_lr"], row["head_lr"]) for row in details["grid"]] == [
+        (1e-4, 0.01),
+        (1e-4, 0.1),
+        (0.03, 0.01),
+        (0.03, 0.1),
+    ]
+    best = max(row["validation_top1"] for row in details["grid"])
+    assert details["validation_top1"] == best
+    chosen = next(row for row in details["grid"] if row["validation_top1"] == best)
+    assert {"backbone_lr": details["backbone_lr"], "head_lr": details["head_lr"]} in [
+        {"backbone_lr": row["backbone_lr"], "head_lr": row["head_lr"]}
+        for row in details["grid"]
+        if row["validation_top1"] == chosen["validation_top1"]
+    ]
+    assert len({row["validation_top1"] for row in details["grid"]}) > 1
+
+
+def test_the_test_split_is_read_last_and_its_labels_change_no_prediction() -> None:
+    data = digits()
+    shuffled = with_test_labels(data, np.roll(data.labels[data.splits["test"]], 1))
+    honest, other = evaluate(data), evaluate(shuffled)
+    assert data.reads == ["train", "validation", "test"]
+    assert honest.details == other.details
+    assert honest.predictions["top1"].equals(other.predictions["top1"])
+
+
+def test_the_encoder_is_left_as_it_was_and_random_states_too() -> None:
+    data = digits()
+    encoder = small_encoder(data)
+    before = {name: tensor.clone() for name, tensor in encoder.module.state_dict().items()}
+    state = torch.get_rng_state()
+    SemiSupervised(**QUICK).evaluate(encoder, data, seed=0, device="cpu")  # type: ignore[arg-type]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.module.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_seed_decides_everything_even_dropout() -> None:
+    data = digits()
+    torch.manual_seed(1)
+    first = evaluate(data, seed=3)
+    torch.manual_seed(2)
+    assert first.predictions.equals(evaluate(data, seed=3).predictions)
+    assert not first.predictions.equals(evaluate(data, seed=4).predictions)
+
+
+def test_a_frozen_encoder_is_fine_tuned_all_the_same() -> None:
+    data = digits()
+    encoder = small_encoder(data)
+    encoder.module.requires_grad_(False)
+    free = evaluate(data)
+    frozen = SemiSupervised(**QUICK).evaluate(encoder, data, seed=0, device="cpu")  # type: ignore[arg-type]
+    assert free.predictions.equals(frozen.predictions)
+    assert not any(parameter.requires_grad for parameter in encoder.module.parameters())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 16},
+        {"batch_size": 32},
+        {"label_smoothing": 0.0},
+        {"copies": 3},
+        {"batch_norm": "frozen"},
+        {"crop_scale": (0.5, 0.6)},
+        {"rotation": 90.0},
+        {"flip": 1.0},
+        {"backbone_lrs": (0.02,)},
+        {"head_lrs": (0.02,)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_every_setting_reaches_the_predictions(change: dict[str, object]) -> None:
+    data = digits(test=50)
+    assert not evaluate(data).predictions.equals(evaluate(data, **change).predictions)
+
+
+def test_a_small_subset_fills_the_batch_by_whole_repetitions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    assert _batch_rows(5, 15, generator).bincount().tolist() == [3] * 5
+    counts = _batch_rows(5, 12, generator).bincount(minlength=5)
+    assert int(counts.sum()) == 12 and set(counts.tolist()) == {2, 3}
+    assert len(_batch_rows(50, 12, generator).unique()) == 12
+
+
+def test_rates_that_all_diverge_end_the_job_with_a_reason() -> None:
+    with pytest.raises(DivergenceError, match=r"diverged at every .*\(1e\+30, 0\.01\).*smaller backbone_lrs"):
+        evaluate(digits(), backbone_lrs=(1e30,))
+
+
+def test_an_encoder_without_weights_still_gets_its_head_trained() -> None:
+    data = digits()
+    protocol = SemiSupervised(**QUICK)  # type: ignore[arg-type]
+    assert protocol.evaluate(pixel_encoder(data), data, seed=0, device="cpu").scores[0].value > 70
+
+
+def test_top5_of_three_classes_is_undefined_and_says_so() -> None:
+    data = digits(train=200, validation=60, test=100, classes=3)
+    outcome = evaluate(data)
+    assert math.isnan(outcome.scores[1].value) and "top5" in outcome.details["undefined"]
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(SpecError, match=r"'batch' or 'frozen', got 'eval'"):
+        SemiSupervised(batch_norm="eval")
+    with pytest.raises(SpecError, match="a learning rate of each kind"):
+        SemiSupervised(backbone_lrs=())

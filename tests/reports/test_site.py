@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reports.site import build_site
+
+from .synthetic import METHODS, ODD_TITLE, PROTOCOLS, TITLES, make_history, make_plan, make_rows, published_values
+
+VOID = frozenset(("meta", "br", "input", "link", "hr", "img"))
+ODD_METHODS = METHODS | {"simclr": replace(METHODS["simclr"], title=ODD_TITLE)}
+
+
+class Page(HTMLParser):
+    """Ids, links, tables and resource loads of one page; fails on tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.cell_links: list[str] = []
+        self.links: list[str] = []
+        self.tables = 0
+        self.captions = 0
+        self.unscoped = 0
+        self.loads: list[str] = []
+        self.nodes = 0
+        self.open: list[str] = []
+        self.feed(text)
+        assert self.open == [], self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.nodes += 1
+        if tag not in VOID:
+            self.open.append(tag)
+        if values.get("id"):
+            self.ids.append(str(values["id"]))
+        if tag == "a":
+            (self.cell_links if "td" in self.open else self.links).append(str(values["href"]))
+        self.tables += tag == "table"
+        self.captions += tag == "caption"
+        self.unscoped += tag == "th" and values.get("scope") not in ("row", "col", "colgroup")
+        if values.get("src") or tag in ("link", "iframe", "object", "base") or "style" in values:
+            self.loads.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def build(out: Path, *, seeds: int = 1, shuffle: bool = False) -> Path:
+    plan = make_plan(seeds=seeds)
+    rows, history = make_rows(plan), make_history(plan)
+    if shuffle:
+        rows = rows.sample(frac=1, random_state=1)
+    return build_site(
+        out,
+        plan=plan,
+        rows=rows,
+        history=history,
+        published=published_values(),
+        methods=ODD_METHODS,
+        protocols=PROTOCOLS,
+        suite="synthetic",
+        titles=TITLES,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("a folder with spaces") / "report").parent
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[str, str]:
+    return {path.relative_to(site).as_posix(): path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+
+
+def files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), path.read_bytes()
+
+
+def test_every_page_is_there(pages: dict[str, str]) -> None:
+    methods = {f"methods/{key}.html" for key in METHODS}
+    assert set(pages) == {"index.html", "table1.html", "about.html"} | methods
+
+
+def test_equal_inputs_give_equal_bytes(site: Path, tmp_path: Path) -> None:
+    again = build(tmp_path / "other", shuffle=True).parent
+    assert dict(files(again)) == dict(files(site))
+
+
+def test_every_cell_link_leads_to_a_panel_on_the_same_page(pages: dict[str, str]) -> None:
+    for name, text in pages.items():
+        page = Page(text)
+        ids = set(page.ids)
+        assert len(ids) == len(page.ids), f"{name}: an id occurs twice"
+        targets = {link[1:] for link in page.cell_links if link.startswith("#")}
+        assert targets <= ids
+        if name in ("index.html", "table1.html"):
+            assert len(targets) > 60
+
+
+def test_every_other_link_leads_to_a_file_or_an_id(site: Path, pages: dict[str, str]) -> None:
+    for name, text in pages.items():
+        page = Page(text)
+        for link in [*page.links, *page.cell_links]:
+            if link.startswith("#"):
+                assert link[1:] in page.ids, f"{name}: {link}"
+            elif not link.startswith("https://"):
+                assert ((site / name).parent / link).is_file(), f"{name}: {link}"
+
+
+def test_nothing_is_loaded_from_elsewhere(pages: dict[str, str]) -> None:
+    for name, text in pages.items():
+        assert Page(text).loads == [], name
+        assert "default-src &#39;none&#39;" in text
+        without_links = re.sub(r'<a [^>]*href="https://[^"]*"', "", text)
+        without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", without_links)
+        assert not re.search(r"https?://|url\((?!#)|@import", without_namespaces), name
+
+
+def test_the_content_policy_allows_exactly_the_inlined_style_and_script(pages: dict[str, str]) -> None:
+    for text in pages.values():
+        for tag, rule in (("style", "style-src"), ("script", "script-src")):
+            blocks = re.findall(rf"<{tag}>(.*?)</{tag}>", text, flags=re.DOTALL)
+            assert len(blocks) == 1
+            digest = base64.b64encode(hashlib.sha256(blocks[0].encode()).digest()).decode()
+            policy = text.split('content="', 1)[1].split('"', 1)[0]
+            assert f"{rule} &#39;sha256-{digest}&#39;" in policy
+
+
+def test_every_table_has_a_caption_and_every_header_a_scope(pages: dict[str, str]) -> None:
+    for name, text in pages.items():
+        page = Page(text)
+        assert page.tables == page.captions, name
+        assert page.unscoped == 0, name
+    assert Page(pages["table1.html"]).tables == 4
+
+
+def test_pages_stay_within_their_budget(pages: dict[str, str]) -> None:
+    for name, text in pages.items():
+        assert len(text.encode()) < 500_000, name
+        assert Page(text).nodes < 6000, name
+
+
+def test_states_are_visible_with_words_and_reasons(pages: dict[str, str]) -> None:
+    index = pages["index.html"]
+    for words in ("✕ </span>failed", "○ </span>not run"):
+        assert words in index
+    assert "↻ </span>stale" in pages["table1.html"] and "↻ </span>stale" in pages["methods/vicreg.html"]
+    assert "DivergenceError: the loss became NaN at step 17 &amp; stopped. Lower the learning rate." in index
+    assert "methods.vicreg: covariance changed" in index
+    assert "jointbench run synthetic --methods byol --protocols &#39;semi_supervised[1%]&#39;" in index
+    assert '<span class="number">17</span>' in index
+
+
+def test_a_panel_tells_where_a_measured_value_comes_from(pages: dict[str, str]) -> None:
+    text = pages["methods/byol.html"]
+    for words in (
+        "Wilson 95%: ",
+        "(covers test images), n = 1000",
+        "spec-mnist5k/convnet/byol/linear_probe/mnist5k/seed0",
+        "0123456789abcdef0123456789abcdef01234567, clean",
+        "numpy 2.1.0, torch 2.6.0",
+        "Example CPU @ 2.0 GHz",
+        "4.25 s",
+        "26.50 s",
+        "2346 images/s",
+        "812 MB",
+        "40 entries, in the store",
+        "logs/0123abcd.log",
+    ):
+        assert words in text, words
+
+
+def test_a_panel_tells_where_a_published_value_comes_from(pages: dict[str, str]) -> None:
+    text = pages["table1.html"]
+    assert "quoted: this source took the value from elsewhere" in text
+    assert "read: read in the paper or in the authors&#39; repository" in text
+    assert "bardes2022vicreg, Table 1 (quoted)" in text
+    assert 'href="https://arxiv.org/abs/2006.07733"' in text
+
+
+def test_titles_are_escaped_everywhere(site: Path, pages: dict[str, str]) -> None:
+    for text in pages.values():
+        assert "Sim<CLR>" not in text
+    assert "Sim&lt;CLR&gt; &amp; 100%_" in pages["index.html"]
+    assert r"Sim\textless{}CLR\textgreater{} \& 100\%\_" in (site / "downloads/table1-measured.tex").read_text()
+
+
+def test_each_table_is_offered_in_five_formats(site: Path, pages: dict[str, str]) -> None:
+    for origin in ("published", "measured", "both"):
+        for suffix in ("csv", "md", "tex", "json", "bib"):
+            assert f'href="downloads/table1-{origin}.{suffix}"' in pages["table1.html"]
+            assert (site / f"downloads/table1-{origin}.{suffix}").stat().st_size > 100
+
+
+def test_a_method_page_shows_card_curves_and_results(pages: dict[str, str]) -> None:
+    text = pages["methods/vicreg.html"]
+    assert "l = λ s(Z, Z&#39;) + μ [v(Z) + v(Z&#39;)]" in text
+    assert text.count("<svg ") == 2 and "covariance from 1.33 to 0.221" in text
+    assert "the covariance term decorrelates the dimensions" in text
+    assert "AdamW in place of LARS" in pages["methods/simclr.html"]
+    assert "<svg " not in pages["methods/random_init.html"]
+
+
+def test_figures_take_their_colors_from_the_page(pages: dict[str, str]) -> None:
+    drawings = re.findall(r"<svg .*?</svg>", pages["methods/vicreg.html"], flags=re.DOTALL)
+    for drawing in drawings:
+        assert not re.search(r"#[0-9a-f]{6}\b|<style|<metadata|font-family", drawing)
+        assert 'class="s0-stroke"' in drawing and "<text" in drawing
+        assert 'role="img"' in drawing and 'aria-label="' in drawing
+
+
+def test_several_seeds_show_their_mean_and_each_run(tmp_path: Path) -> None:
+    text = build(tmp_path, seeds=3).with_name("table1.html").read_text(encoding="utf-8")
+    assert "3 seeds" in text and "mean of 3 seeds 94.5000 %" in text
+    assert len(re.findall(r"<summary>Seed 2 ", text)) == 20
+
+
+def test_a_page_of_an_earlier_build_does_not_stay(tmp_path: Path) -> None:
+    build(tmp_path)
+    kept = tmp_path / "notes.txt"
+    kept.write_text("mine")
+    plan = make_plan(methods=("vicreg",))
+    build_site(
+        tmp_path,
+        plan=plan,
+        rows=make_rows(plan),
+        history=make_history(plan),
+        published=published_values(),
+        methods=METHODS,
+        protocols=PROTOCOLS,
+        suite="synthetic",
+    )
+    assert not (tmp_path / "methods/byol.html").exists()
+    assert (tmp_path / "methods/vicreg.html").exists() and kept.exists()
+
+
+def test_an_empty_store_gives_a_report_that_says_so(tmp_path: Path) -> None:
+    plan = make_plan(states={(method, name): "missing" for method in METHODS for name in _names()})
+    columns = make_rows(make_plan()).columns
+    index = build_site(
+        tmp_path,
+        plan=plan,
+        rows=pd.DataFrame(columns=columns),
+        history=pd.DataFrame(columns=["pretrain_identity", "method", "seed", "epoch", "term", "value", "kind"]),
+        published=published_values(),
+        methods=METHODS,
+        protocols=PROTOCOLS,
+        suite="synthetic",
+    )
+    text = index.read_text(encoding="utf-8")
+    assert '<span class="number">20</span>' in text
+    assert text.count("Never computed") >= 20
+
+
+def _names() -> list[str]:
+    return ["linear_probe", "knn", "semi_supervised[1%]", "semi_supervised[10%]"]
+
+
+def test_building_takes_less_than_four_seconds_of_processor_time(site: Path, tmp_path: Path) -> None:
+    started = time.process_time()
+    build(tmp_path)
+    assert time.process_time() - started < 4
+
+
+def test_importing_the_reports_loads_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys, reports.site, reports.table1; "
+        "print(sorted({'torch', 'matplotlib', 'jinja2', 'pandas', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
