@@ -303,7 +303,8 @@ def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Worksho
     ]
     shop.store.write_predictions(cell.identity.digest, outcome.predictions)
     shop.store.write_rows(rows)
-    text = ", ".join(f"{score.metric.title} {score.metric.format(score.value)}" for score in outcome.scores)
+    shown = ((score.metric.title, score.metric.format(score.value)) for score in outcome.scores)
+    text = ", ".join(f"{title} {value or 'undefined'}" for title, value in shown)
     shop.notify(Event(kind="finished", job=cell.address, text=f"{text} ({seconds:.1f} s)"))
 
 

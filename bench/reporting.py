@@ -16,6 +16,7 @@ from bench.plan import Plan, training_address_of
 from bench.storage import replace_file
 
 if TYPE_CHECKING:
+    from bench.registry import Catalog
     from bench.request import Request
 
 STAMP = "build.json"
@@ -33,16 +34,14 @@ def build_report(request: Request, plan: Plan, out: Path) -> tuple[Path, bool]:
     if index.is_file() and _read_stamp(out) == stamp:
         return index, False
     rows = shown_rows(plan, request.results.frame())
-    catalog = request.catalog
     _reports("site").build_site(
         out,
         plan=plan,
         rows=rows,
         history=request.results.history(sorted(set(rows["pretrain_identity"]))),
         published=_published(),
-        methods={entry.key: entry.card for entry in catalog.methods},
-        protocols={entry.key: entry.card for entry in catalog.protocols},
         suite=plan.suite,
+        **_names(request.catalog),
     )
     replace_file(out / STAMP, json.dumps({"stamp": stamp}).encode())
     return index, True
@@ -51,14 +50,12 @@ def build_report(request: Request, plan: Plan, out: Path) -> tuple[Path, bool]:
 def render_table(request: Request, number: str, *, origin: str, format: str) -> str:
     """A comparison table in one of the output formats."""
     plan = request.plan(request.results.frame())
-    catalog = request.catalog
     table = _reports(f"table{number}").build_table(
         origin,
         plan=plan,
         rows=shown_rows(plan, request.results.frame()),
         published=_published(),
-        methods={entry.key: entry.card for entry in catalog.methods},
-        protocols={entry.key: entry.card for entry in catalog.protocols},
+        **_names(request.catalog),
     )
     rendered: str = table.render(format)
     return rendered
@@ -88,6 +85,15 @@ def estimated_seconds(plan: Plan, rows: pd.DataFrame) -> tuple[float, int]:
     return sum(known), unknown
 
 
+def _names(catalog: Catalog) -> dict[str, Any]:
+    """Cards of methods and protocols, titles of datasets and backbones: what a report calls things."""
+    return {
+        "methods": {entry.key: entry.card for entry in catalog.methods},
+        "protocols": {entry.key: entry.card for entry in catalog.protocols},
+        "titles": {entry.key: entry.card.title for entry in (*catalog.datasets, *catalog.backbones)},
+    }
+
+
 def _published() -> pd.DataFrame:
     published: pd.DataFrame = importlib.import_module("bench.published").load_published()
     return published
@@ -96,12 +102,8 @@ def _published() -> pd.DataFrame:
 def _stamp(request: Request, plan: Plan) -> str:
     """Digest of everything that a report shows: results, states, cards and the report's own source."""
     cells = [[cell.address, cell.identity.digest, cell.state, cell.reason, cell.command] for cell in plan.cells]
-    cards = {
-        entry.key: repr(entry.card)
-        for registry in ("method", "protocol")
-        for entry in request.catalog.registry(registry)
-    }
-    return digest([request.results.digest(), cells, cards, _source_digest()])
+    names = repr(_names(request.catalog))
+    return digest([request.results.digest(), cells, names, _source_digest()])
 
 
 def _source_digest() -> str:
@@ -113,7 +115,8 @@ def _source_digest() -> str:
             path for path in Path(spec.origin).parent.rglob("*") if path.is_file() and path.suffix != ".pyc"
         ):
             content.update(file.read_bytes())
-    content.update(Path(__file__).with_name("table.py").read_bytes())
+    for name in ("table.py", "table_html.py", "table_latex.py", "metric.py", "statistics/proportion.py"):
+        content.update((Path(__file__).parent / name).read_bytes())
     return content.hexdigest()
 
 

@@ -127,7 +127,11 @@ def _value_facts(result: Result, card: ProtocolCard | None) -> Iterable[Fact]:
         row = result.metrics[key]
         metric = metric_of(key, card.metrics if card else ())
         low, high = number(row["low"]), number(row["high"])
-        text = f"{number(row['value']):.4f}".rstrip("0").rstrip(".") + (f" {metric.unit}" if metric.unit else "")
+        value = number(row["value"])
+        if value is None:
+            yield Fact(label=metric.title, value="undefined here (see the details)")
+            continue
+        text = f"{value:.4f}".rstrip("0").rstrip(".") + (f" {metric.unit}" if metric.unit else "")
         if low is not None and high is not None:
             text += f", {row['interval']}: {low:.2f} to {high:.2f} (covers {row['covers'] or 'not stated'})"
         count = whole(row["n"])

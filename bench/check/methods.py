@@ -212,9 +212,9 @@ def parameters_get_gradients(trial: MethodTrial) -> None:
 def views_get_gradients(trial: MethodTrial) -> None:
     """Exactly the views in the card's `gradient_views` get a gradient."""
     method = trial.build()
-    views = [view.requires_grad_() for view in trial.views()]
-    torch.autograd.backward(trial.loss(method, views))
-    reached = tuple(i for i, view in enumerate(views) if view.grad is not None and bool(view.grad.count_nonzero()))
+    pixels = [view.requires_grad_() for view in trial.views()]
+    torch.autograd.backward(trial.loss(method, [view.clone() for view in pixels]))
+    reached = tuple(i for i, view in enumerate(pixels) if view.grad is not None and bool(view.grad.count_nonzero()))
     if reached != tuple(sorted(trial.card.gradient_views)):
         raise ContractBrokenError(
             f"the views that get a gradient are {reached}, the card says {trial.card.gradient_views}. "

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from bench.errors import CollapseError, DivergenceError
 from bench.spec import TrainingSpec
-from bench.training.diagnostics import EMBEDDING, REPRESENTATION
-from bench.training.history import HistoryRow
+from bench.training.diagnostics import EMBEDDING, REPRESENTATION, Spread
 
-COLLAPSED_SPREAD = 0.02
+ONE_DIRECTION_STD = 0.05
+CONSTANT_STD = 1e-3
+NO_LENGTH_SCALE = 0.1
+NO_LENGTH_LOSS = 0.02
 COLLAPSED_EPOCHS = 3
 GRACE_SHARE = 0.1
 
@@ -68,36 +70,63 @@ def _advice(training: TrainingSpec) -> str:
     return f"Lower training.lr (now {training.lr:g}){clipping}{arithmetic}{warmup}."
 
 
-def check_collapse(history: Sequence[HistoryRow], *, epochs: int, remedy: str) -> None:
-    """End the training if the embeddings have become one vector.
+class CollapseWatch:
+    """Ends a training whose embeddings have become one vector.
 
-    It is called after each epoch. The spread (see :mod:`bench.training.diagnostics`) of the embeddings, or of the
-    representations when there is no projector, must be under 0.02 in three consecutive epochs, all after the first
-    tenth of the training; or in the last epoch, whatever its number. Spreads of untrained networks and of working
-    methods lie far above.
+    It watches the embeddings, or the representations of a method without projector, on the first batch of the training
+    and on the last of every epoch. They are collapsed when they have
+
+    - *one direction*: their ``std`` (see :class:`bench.training.diagnostics.Spread`) is under 0.05, an average cosine
+      of 0.9975 between two images, and under half of what it was before training; or it is under 0.001 anyway; or
+    - *no length*: their ``scale`` is under a tenth of what it was before training, and with it the loss under 2 % of
+      its first value. (The scale alone does not tell: weight decay shrinks the embeddings of scale-free losses.)
+
+    One look is not enough: it takes three epochs in a row after the first tenth of the training, or the last epoch.
 
     Args:
-        history: rows of all epochs so far.
-        epochs: epochs of the whole training.
+        epochs: of the whole training.
         remedy: what the method's card says prevents complete collapse.
-
-    Raises:
-        CollapseError: shows the last spreads and the threshold.
     """
-    diagnostics = {row.term for row in history if row.kind == "diagnostic"}
-    watched = EMBEDDING if EMBEDDING in diagnostics else REPRESENTATION
-    spreads = [(row.epoch, row.value) for row in history if row.term == watched]
-    if not spreads:
-        return
-    latest = spreads[-1][0]
-    recent = spreads[-COLLAPSED_EPOCHS:]
-    settled = len(recent) == COLLAPSED_EPOCHS and recent[0][0] > math.ceil(GRACE_SHARE * epochs)
-    evidence = recent if settled and latest < epochs else spreads[-1:]
-    if (latest < epochs and not settled) or any(value >= COLLAPSED_SPREAD for _, value in evidence):
-        return
-    shown = ", ".join(f"{value:.2g} (epoch {epoch})" for epoch, value in recent)
-    raise CollapseError(
-        f"Training collapsed at epoch {latest} of {epochs}: {watched} is {shown}, where 1 is an even spread and under "
-        f"{COLLAPSED_SPREAD:g} means that all images get the same vector. What should prevent it: "
-        f"{remedy or 'the card names nothing'}. Check that part of the loss, the stop-gradients and the learning rate."
-    )
+
+    def __init__(self, *, epochs: int, remedy: str) -> None:
+        self.epochs = epochs
+        self.remedy = remedy or "the method's card names nothing"
+        self.seen: list[tuple[int, float, float, float]] = []  # epoch, std, scale, loss; plain, for the checkpoint
+
+    def observe(self, spreads: Mapping[str, Spread], *, epoch: int, loss: float) -> None:
+        """Look at the embeddings after ``epoch`` epochs; the first call, at 0, is the untrained network.
+
+        Raises:
+            CollapseError: shows what was seen.
+        """
+        found = spreads.get(EMBEDDING) or spreads.get(REPRESENTATION)
+        if found is None:
+            return
+        self.seen.append((epoch, found.std, found.scale, loss))
+        recent = self.seen[-COLLAPSED_EPOCHS:]
+        settled = len(recent) == COLLAPSED_EPOCHS and recent[0][0] > math.ceil(GRACE_SHARE * self.epochs)
+        if epoch == self.epochs:
+            recent = recent[-1:]
+        elif not settled:
+            return
+        reasons = [self._reason(*look) for look in recent]
+        if all(reasons):
+            raise CollapseError(
+                f"Training collapsed at epoch {epoch} of {self.epochs}: {reasons[-1]}. What should prevent it: "
+                f"{self.remedy}. Check that part of the method, its stopped gradients and the learning rate."
+            )
+
+    def _reason(self, epoch: int, std: float, scale: float, loss: float) -> str:
+        """Why the embeddings count as collapsed; empty when they do not."""
+        _, first_std, first_scale, first_loss = self.seen[0]
+        if std < max(CONSTANT_STD, min(ONE_DIRECTION_STD, first_std / 2)):
+            return (
+                f"the embeddings of all images point the same way (std of their directions {std:.2g}, before training "
+                f"{first_std:.2g}; even directions have 1)"
+            )
+        if scale < NO_LENGTH_SCALE * first_scale and abs(loss) < NO_LENGTH_LOSS * abs(first_loss):
+            return (
+                f"the embeddings shrank to one point (std {scale:.2g}, before training {first_scale:.2g}), and the "
+                f"loss with them (from {first_loss:.2g} to {loss:.2g})"
+            )
+        return ""

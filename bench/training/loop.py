@@ -22,8 +22,8 @@ from bench.errors import SpecError
 from bench.spec import PretrainSpec, TrainingSpec
 from bench.training.batches import Batches
 from bench.training.checkpoint import CheckpointFile
-from bench.training.diagnostics import measured_spread
-from bench.training.health import check_collapse, check_parameters, check_terms
+from bench.training.diagnostics import Spread, measured_spread
+from bench.training.health import CollapseWatch, check_parameters, check_terms
 from bench.training.history import EpochRecord, HistoryRow, Kind, TrainingResult
 from bench.training.method import Method
 from bench.training.optimizers import build_optimizer, scaled_lr
@@ -114,6 +114,7 @@ class _Training:
         self.history: list[HistoryRow] = []
         self.seconds = {"data_wait": 0.0, "compute": 0.0, "checkpoint": 0.0}
         self.names: tuple[str, ...] = ()
+        self.watch = CollapseWatch(epochs=training.epochs, remedy=method.card.complete_collapse)
 
     def run(self, checkpoint: CheckpointFile | None, progress: Callable[[EpochRecord], None] | None) -> TrainingResult:
         if checkpoint is not None and (state := checkpoint.load()) is not None:
@@ -141,27 +142,28 @@ class _Training:
         self.seconds["data_wait"] += time.perf_counter() - started
         losses: list[Tensor] = []  # checked rows (steps, terms) on the CPU
         pending: list[Tensor] = []  # unchecked rows (terms,) on the device
-        spreads: dict[str, float] = {}
+        spreads: dict[str, Spread] = {}
         for step in range(len(self.batches)):
-            last = step == len(self.batches) - 1
-            pending.append(self.run_step(step, spreads if last else None))
-            if last or len(pending) == CHECK_EVERY:
+            first, last = self.epoch == step == 0, step == len(self.batches) - 1
+            pending.append(self.run_step(step, spreads if first or last else None))
+            if first or last or len(pending) == CHECK_EVERY:
                 losses.append(self.collect(pending, sum(map(len, losses))))
                 pending = []
+            if first:
+                self.watch.observe(spreads, epoch=0, loss=float(losses[0][0, -1]))
         self.epoch += 1
         check_parameters(self.method, epoch=self.epoch, training=self.training)
         means = dict(zip(self.names, torch.cat(losses).mean(dim=0).tolist(), strict=True))
         self.note("term", means)
-        self.note("diagnostic", spreads)
+        self.note("diagnostic", {name: spread.std for name, spread in spreads.items()})
         last_step = self.epoch * len(self.batches) - 1
         self.note("schedule", {"lr": self.peak * self.schedule.factor(last_step)})
-        remedy = self.method.card.complete_collapse
-        check_collapse(self.history, epochs=self.training.epochs, remedy=remedy)
         total = means.pop(TOTAL)
+        self.watch.observe(spreads, epoch=self.epoch, loss=total)
         spent = time.perf_counter() - started
         return EpochRecord(epoch=self.epoch, epochs=self.training.epochs, terms=means, total=total, seconds=spent)
 
-    def run_step(self, step: int, spreads: dict[str, float] | None) -> Tensor:
+    def run_step(self, step: int, spreads: dict[str, Spread] | None) -> Tensor:
         """One optimizer step; returns the detached terms and their sum, still on the device."""
         started = time.perf_counter()
         views, labels = self.batches.load(self.epoch, step)
@@ -222,6 +224,7 @@ class _Training:
                 "history": [(row.epoch, row.kind, row.term, row.value) for row in self.history],
                 "seconds": self.seconds,
                 "names": self.names,
+                "watch": self.watch.seen,
             }
         )
         ended = time.perf_counter()
@@ -234,6 +237,7 @@ class _Training:
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.history = [HistoryRow(epoch=e, kind=k, term=t, value=v) for e, k, t, v in state["history"]]
         self.seconds, self.names, self.epoch = state["seconds"], state["names"], state["epoch"]
+        self.watch.seen = state["watch"]
         set_rng_state(state["rng"], self.device)
 
 

@@ -24,7 +24,7 @@ def test_accuracy_on_digit_pixels_is_that_of_logistic_regression() -> None:
     train, test = data.split("train"), data.split("test")
     x, x_test = (subset.images.reshape(len(subset), -1) / 255.0 for subset in (train, test))
     reference = LogisticRegression(C=10.0, max_iter=2000).fit(x, train.labels)
-    assert outcome.scores[0].value == pytest.approx(100 * reference.score(x_test, test.labels), abs=2.0)
+    assert outcome.scores[0].value == pytest.approx(100 * reference.score(x_test, test.labels), abs=3.0)
     assert outcome.scores[0].value > 88
 
 

@@ -16,7 +16,7 @@ from protocols.semi_supervised import SemiSupervised, _batch_rows
 
 from .images import ReadLog, digits, pixel_encoder, small_encoder, with_test_labels
 
-QUICK = {"fraction": 0.1, "steps": 15, "backbone_lrs": (0.01,), "copies": 2, "rotation": 5.0}
+QUICK = {"fraction": 0.1, "steps": 15, "backbone_lrs": (1e-3,), "copies": 2, "rotation": 5.0}
 
 
 def evaluate(data: ReadLog, *, seed: int = 0, **settings: object) -> Outcome:
@@ -49,9 +49,9 @@ def test_images_outside_the_subset_change_nothing() -> None:
 
 def test_fine_tuning_beats_the_frozen_head_of_a_random_backbone() -> None:
     data = digits()
-    outcome = evaluate(data, steps=150, backbone_lrs=(0.03,), crop_scale=(0.9, 1.0))
-    assert outcome.details["validation_top1"] > outcome.details["frozen_head"]["validation_top1"]
-    assert outcome.scores[0].value > 80
+    outcome = evaluate(data, steps=150, backbone_lrs=(3e-3,), crop_scale=(0.9, 1.0))
+    assert outcome.details["validation_top1"] > outcome.details["frozen_head"]["validation_top1"] + 10
+    assert outcome.scores[0].value > 75
 
 
 def test_one_label_per_class_is_far_above_chance() -> None:
@@ -68,21 +68,16 @@ def test_a_budget_below_one_image_per_class_is_refused() -> None:
 
 def test_the_validation_split_chooses_among_the_learning_rates() -> None:
     data = digits()
-    details = evaluate(data, backbone_lrs=(1e-4, 0.03), head_lrs=(0.01, 0.1), steps=40).details
+    details = evaluate(data, backbone_lrs=(1e-6, 3e-3), head_lrs=(1e-3, 1e-2), steps=40).details
     assert [(row["backbone_lr"], row["head_lr"]) for row in details["grid"]] == [
-        (1e-4, 0.01),
-        (1e-4, 0.1),
-        (0.03, 0.01),
-        (0.03, 0.1),
+        (1e-6, 1e-3),
+        (1e-6, 1e-2),
+        (3e-3, 1e-3),
+        (3e-3, 1e-2),
     ]
-    best = max(row["validation_top1"] for row in details["grid"])
-    assert details["validation_top1"] == best
-    chosen = next(row for row in details["grid"] if row["validation_top1"] == best)
-    assert {"backbone_lr": details["backbone_lr"], "head_lr": details["head_lr"]} in [
-        {"backbone_lr": row["backbone_lr"], "head_lr": row["head_lr"]}
-        for row in details["grid"]
-        if row["validation_top1"] == chosen["validation_top1"]
-    ]
+    best = max(details["grid"], key=lambda row: row["validation_top1"])
+    assert details["validation_top1"] == best["validation_top1"]
+    assert {"backbone_lr": details["backbone_lr"], "head_lr": details["head_lr"]}.items() <= best.items()
     assert len({row["validation_top1"] for row in details["grid"]}) > 1
 
 
@@ -135,8 +130,8 @@ def test_a_frozen_encoder_is_fine_tuned_all_the_same() -> None:
         {"crop_scale": (0.5, 0.6)},
         {"rotation": 90.0},
         {"flip": 1.0},
-        {"backbone_lrs": (0.02,)},
-        {"head_lrs": (0.02,)},
+        {"backbone_lrs": (2e-3,)},
+        {"head_lrs": (2e-3,)},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -154,7 +149,7 @@ def test_a_small_subset_fills_the_batch_by_whole_repetitions() -> None:
 
 
 def test_rates_that_all_diverge_end_the_job_with_a_reason() -> None:
-    with pytest.raises(DivergenceError, match=r"diverged at every .*\(1e\+30, 0\.01\).*smaller backbone_lrs"):
+    with pytest.raises(DivergenceError, match=r"diverged at every .*\(1e\+30, 0\.001\).*smaller backbone_lrs"):
         evaluate(digits(), backbone_lrs=(1e30,))
 
 

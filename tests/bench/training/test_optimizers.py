@@ -70,9 +70,7 @@ def test_lars_adapts_one_dimensional_parameters_when_asked_to() -> None:
 
 
 @pytest.mark.parametrize(("values", "expected"), [([[0.0, 0.0]], [[-1.0, 0.0]]), ([[1.0, 0.0]], [[0.999, 0.0]])])
-def test_lars_does_not_scale_when_the_weights_are_zero(
-    values: list[list[float]], expected: list[list[float]]
-) -> None:
+def test_lars_does_not_scale_when_the_weights_are_zero(values: list[list[float]], expected: list[list[float]]) -> None:
     p = parameter(values, [[1.0, 0.0]])
     torch.testing.assert_close(step(LARS([p], lr=1.0, eta=1e-3), p), torch.tensor(expected), **CLOSE)
 
