@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.data.sources import DataSource
 from bench.errors import DependencyError, JobError
 from bench.identity import Identity
+from bench.metric import TRAINING_LOSS
 from bench.plan import PlannedCell, training_address_of
 from bench.provenance import peak_memory_mb, provenance, reset_peak_memory
 from bench.registry import Catalog
@@ -38,8 +39,9 @@ class Bundle:
     cells: tuple[PlannedCell, ...]
 
     @property
-    def label(self) -> str:
-        return f"{self.spec.method} seed {self.spec.seed}"
+    def training_job(self) -> str:
+        """What progress calls the pre-training."""
+        return f"{self.spec.method} seed {self.spec.seed}: pre-training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +145,7 @@ def write_failure(shop: Workshop, bundle: Bundle, cell: PlannedCell | None, erro
         "peak_memory_mb": peak_memory_mb(),
     }
     shop.store.write_rows([row])
-    job = cell.address if cell else f"{bundle.label}: pre-training"
+    job = cell.address if cell else bundle.training_job
     shop.notify(Event(kind="failed", job=job, text=f"{row['error_type']}: {row['error_message']}"))
 
 
@@ -151,19 +153,21 @@ def write_failure(shop: Workshop, bundle: Bundle, cell: PlannedCell | None, erro
 
 
 def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encoder:
-    """The encoder of the bundle: loaded when the store has it, trained otherwise."""
+    """The encoder of the bundle, always made from stored bytes: trained now or loaded, it is the same."""
     from bench.encoders.build import load_weights
 
+    identity = bundle.identity.digest
     data = shop.source.load(bundle.spec.data)
-    stored = None if shop.force else shop.store.pretrained(bundle.identity.digest)
+    stored = None if shop.force else shop.store.pretrained(identity)
     if stored is None:
-        return _pretrain(bundle, shop, data)
-    manifest, weights = stored
-    if bundle.identity.digest not in answered:
-        shop.store.write_rows([manifest["row"]])  # the run that trained it was killed before it wrote the row
-    _resume_file(shop, bundle.identity.digest).delete()
+        weights = _pretrain(bundle, shop, data)
+    else:
+        manifest, weights = stored
+        if identity not in answered:
+            shop.store.write_rows([manifest["row"]])  # the run that trained it was killed before it wrote the row
+    _resume_file(shop, identity).delete()
     encoder = _untrained(bundle, shop, data)
-    load_weights(encoder.module, weights, where=f"the weights of pre-training {bundle.identity.digest[:12]}")
+    load_weights(encoder.module, weights, where=f"the weights of pre-training {identity[:12]}")
     return encoder
 
 
@@ -185,42 +189,45 @@ def _untrained(bundle: Bundle, shop: Workshop, data: ImageDataset) -> Encoder:
     )
 
 
-def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> Encoder:
-    import pandas as pd
-
+def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
+    """Train, keep history, weights and row, in this order; returns the weights."""
     from bench.encoders.build import weights_to_bytes
 
-    identity, store = bundle.identity.digest, shop.store
     row = _base_row(bundle, None, shop)
     started = time.perf_counter()
     encoder = _untrained(bundle, shop, data)
     if bundle.spec.training is not None:
-        result = _train(bundle, shop, data, encoder)
-        history = pd.DataFrame([vars(item) for item in result.history])
-        store.write_history(
-            identity,
-            history.assign(pretrain_identity=identity, method=bundle.spec.method, seed=bundle.spec.seed),
-        )
-        final = history[(history["term"] == "total") & (history["kind"] == "term")]
-        row |= {
-            "metric": "training_loss",
-            "value": float(final["value"].iloc[-1]),
-            "seconds_data": result.seconds["data_wait"],
-            "seconds_compute": result.seconds["compute"],
-            "images_per_second": result.images_per_second,
-        }
+        row |= _training_columns(bundle, shop, _train(bundle, shop, data, encoder))
+    weights = weights_to_bytes(encoder.module)
     row |= {
         "status": "ok",
         "finished_at": _now(),
         "seconds_total": time.perf_counter() - started,
         "peak_memory_mb": peak_memory_mb(),
     }
-    store.write_pretrained(identity, {"row": row}, weights_to_bytes(encoder.module))
-    store.write_rows([row])
-    _resume_file(shop, identity).delete()
+    shop.store.write_pretrained(bundle.identity.digest, {"row": row}, weights)
+    shop.store.write_rows([row])
     if bundle.spec.training is not None:
-        shop.notify(Event(kind="finished", job=f"{bundle.label}: pre-training", text=f"{row['seconds_total']:.0f} s"))
-    return encoder
+        shop.notify(Event(kind="finished", job=bundle.training_job, text=f"{row['seconds_total']:.0f} s"))
+    return weights
+
+
+def _training_columns(bundle: Bundle, shop: Workshop, result: TrainingResult) -> dict[str, Any]:
+    """Keep the history; returns what the row says of the training."""
+    import pandas as pd
+
+    history = pd.DataFrame([vars(item) for item in result.history])
+    shop.store.write_history(
+        bundle.identity.digest,
+        history.assign(pretrain_identity=bundle.identity.digest, method=bundle.spec.method, seed=bundle.spec.seed),
+    )
+    return {
+        "metric": TRAINING_LOSS.key,
+        "value": result.final_loss,
+        "seconds_data": result.seconds["data_wait"],
+        "seconds_compute": result.seconds["compute"],
+        "images_per_second": result.images_per_second,
+    }
 
 
 def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, encoder: Encoder) -> TrainingResult:
@@ -232,7 +239,7 @@ def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, encoder: Encoder)
 
     entry = shop.catalog.methods[bundle.spec.method]
     assert isinstance(entry.card, MethodCard)
-    job = f"{bundle.label}: pre-training"
+    job = bundle.training_job
     shop.notify(Event(kind="started", job=job, total=bundle.spec.training.epochs if bundle.spec.training else 0))
     classes = {"num_classes": data.num_classes} if entry.card.uses_labels else {}
     with isolated_rng(bundle.spec.seed):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import queue
+import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -202,6 +203,8 @@ def resolve_device(wanted: str) -> str:
     Raises:
         RequestError: ``cuda`` was asked for and there is none.
     """
+    if wanted == "cpu" or (wanted == "auto" and not _has_driver()):
+        return "cpu"
     import torch
 
     if wanted == "auto":
@@ -209,6 +212,11 @@ def resolve_device(wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise RequestError("--device cuda: torch sees no CUDA device here. Use --device cpu, or check the driver.")
     return wanted
+
+
+def _has_driver() -> bool:
+    """Whether an accelerator is possible at all: on Linux without its driver's device file, torch need not be asked."""
+    return sys.platform != "linux" or any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
 
 
 def default_workers(device: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -83,6 +84,16 @@ class Storage:
             raise StoreError(f"{self.url}: cannot list {folder}: {error}. Is the store a folder?") from error
         leaves = (PurePosixPath(path).name for path in paths)
         return sorted(f"{folder}/{leaf}" for leaf in leaves if leaf.endswith(suffix) and not leaf.startswith("."))
+
+    def sweep(self, *, older_than: float = 3600.0) -> int:
+        """Delete what killed writers left behind, by age in seconds; returns how many files."""
+        if self.local_folder is None:
+            return 0
+        limit = time.time() - older_than
+        leftovers = [path for path in self.local_folder.rglob(".*.tmp") if path.stat().st_mtime < limit]
+        for path in leftovers:
+            path.unlink(missing_ok=True)
+        return len(leftovers)
 
     @contextmanager
     def claim(self, name: str) -> Iterator[bool]:

@@ -205,7 +205,11 @@ class Store:
         return self.problems[before:]
 
     def compact(self) -> tuple[int, int]:
-        """Join all parts into one and drop rows that a newer part replaces; returns parts before and after."""
+        """Join all parts into one and drop rows that a newer part replaces; returns parts before and after.
+
+        What killed writers left behind goes too.
+        """
+        self.storage.sweep()
         names = self.storage.names("parts", ".parquet")
         frame = self.frame()
         kept = [name for name in names if name in self._tables]

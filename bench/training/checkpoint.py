@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import io
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from bench.storage import replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -35,17 +36,7 @@ class CheckpointFile:
 
     def write(self, data: bytes) -> None:
         """Replace the file by ``data``; a crash leaves the old file or the new one, never a mixture."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f"{self.path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(self.path, data)
 
     def read(self) -> bytes | None:
         """The file's content, or None when there is none."""
@@ -56,7 +47,7 @@ class CheckpointFile:
 
     def delete(self) -> None:
         """Remove the file, and what a killed save left beside it."""
-        for leftover in (self.path, *self.path.parent.glob(f"{self.path.name}.*.tmp")):
+        for leftover in (self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")):
             with contextlib.suppress(FileNotFoundError):
                 leftover.unlink()
 

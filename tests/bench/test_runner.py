@@ -120,7 +120,7 @@ def test_a_worker_that_dies_costs_only_its_own_cells(tmp_path: Path, shared_cach
         "from bench.card import MethodCard\n"
         "from bench.registry import register_method\n"
         "from bench.training.method import Method\n"
-        '@register_method("deadly", card=MethodCard(title="D", family="asymmetric", summary="s", complete_collapse="c"))\n'
+        '@register_method("deadly", card=MethodCard(title="D", family="baseline", summary="s"))\n'
         "class Deadly(Method):\n"
         "    def __init__(self, backbone):\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -200,6 +200,7 @@ def test_a_run_killed_again_and_again_still_finishes(request_: Request, shared_c
 
 def test_cuda_without_a_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("bench.runner._has_driver", lambda: True)
     assert resolve_device("auto") == "cpu"
     with pytest.raises(RequestError, match="torch sees no CUDA device here"):
         resolve_device("cuda")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,15 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="power is gone"):
         replace_file(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_compaction_sweeps_what_killed_writers_left_but_not_what_is_being_written(store: Store) -> None:
+    store.write_rows([row()])
+    assert store.storage.local_folder is not None
+    old, new = (store.storage.local_folder / "parts" / f".{name}.tmp" for name in ("old", "new"))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (1.0, 1.0))
+    assert store.frame()["value"].tolist() == [50.0]
+    store.compact()
+    assert not old.exists() and new.exists()

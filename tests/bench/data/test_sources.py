@@ -325,9 +325,7 @@ def test_a_deleted_folder_is_an_error_although_it_is_cached(animals: DataSource,
         renewed(animals).fingerprint(FOLDER)
 
 
-def test_a_warm_fingerprint_imports_no_heavy_library(
-    datasets: Registry, tmp_path: Path, embedded: DataSource
-) -> None:
+def test_a_warm_fingerprint_imports_no_heavy_library(datasets: Registry, tmp_path: Path, embedded: DataSource) -> None:
     for key in ("digits", "mnist5k"):
         embedded.fingerprint(DataSpec(key=key))
     code = (

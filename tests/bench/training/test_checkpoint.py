@@ -69,7 +69,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch
 def test_deleting_also_removes_what_a_killed_save_left(tmp_path: Path) -> None:
     file = checkpoint(tmp_path)
     file.save({"epoch": 1})
-    file.path.with_name("training.ckpt.4711.tmp").write_bytes(b"half")
+    file.path.with_name(".training.ckpt.4711.tmp").write_bytes(b"half")
     file.delete()
     file.delete()  # nothing there is fine
     assert list(file.path.parent.iterdir()) == []
