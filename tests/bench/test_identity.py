@@ -168,8 +168,8 @@ def test_a_change_of_the_loss_touches_only_its_own_method(checkout: Path) -> Non
         ("bench/training/optimizers.py", "class LARS", "EXTRA = 1\n\n\nclass LARS", {"trained knn", "trained linear"}),
         (
             "bench/encoders/convnet.py",
-            "stride=2",
-            "stride=1",
+            "nn.MaxPool2d(2)",
+            "nn.AvgPool2d(2)",
             {"trained knn", "trained linear", "random knn", "random linear"},
         ),
     ],

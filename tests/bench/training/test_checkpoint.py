@@ -59,7 +59,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch
     def fail(_: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("bench.training.checkpoint.os.fsync", fail)
+    monkeypatch.setattr("os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         file.save({"epoch": 2})
     assert file.load() == {"epoch": 1}
