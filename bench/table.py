@@ -43,8 +43,8 @@ STATES: dict[CellState, StateMark] = {
     "partial": StateMark(glyph="◐", word="partial", meaning="some seeds have no value, so no mean is formed"),
     "failed": StateMark(glyph="✕", word="failed", meaning="the run ended with an error"),
     "missing": StateMark(glyph="○", word="not run", meaning="planned, not computed yet"),
-    "undefined": StateMark(glyph="–", word="", meaning="not defined for these data"),
-    "unplanned": StateMark(glyph="–", word="", meaning="not part of this suite"),
+    "undefined": StateMark(glyph="n/d", word="", meaning="not defined for these data"),
+    "unplanned": StateMark(glyph="·", word="", meaning="not part of this suite"),
     "absent": StateMark(glyph="–", word="", meaning="no value is printed in the sources"),
 }
 
