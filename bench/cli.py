@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -29,21 +31,24 @@ SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Key of a su
 Methods = Annotated[str, typer.Option(metavar="A,B", help="Only these methods.")]
 Protocols = Annotated[str, typer.Option(metavar="P,Q", help="Only these protocols.")]
 Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, instead of the suite's.")]
-Data = Annotated[Path | None, typer.Option(metavar="FOLDER", help="Your images; also from JOINTBENCH_DATA.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Class folders of images, or where --dataset lies."),
+]
 Dataset = Annotated[str, typer.Option(metavar="KEY", help="Dataset that replaces the suite's.")]
 StoreUrl = Annotated[str, typer.Option("--store", metavar="URL", help="Where results are kept.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A file that registers more.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the report is written.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 chooses by device and cores.")]
-Threads = Annotated[int, typer.Option(min=0, help="Threads of each worker; 0 shares the cores out.")]
+Threads = Annotated[int, typer.Option(min=0, help="Threads of each worker; 0 is one on a CPU.")]
 Force = Annotated[bool, typer.Option("--force", help="Recompute the chosen cells even when they are fresh.")]
 Kind = Literal["methods", "protocols", "datasets", "backbones", "suites"]
 NewKind = Literal["method", "protocol", "dataset"]
 Origin = Literal["published", "measured", "both"]
 Format = Literal["md", "csv", "latex", "json", "html"]
 
-QUICK, STORE, REPORT = "quick", "jointbench-store", "jointbench-report"
+QUICK, STORE, REPORT = "quick", bench.DEFAULT_STORE, "jointbench-report"
 
 
 @app.command()
@@ -62,30 +67,29 @@ def run(
     threads: Threads = 0,
     force: Force = False,  # noqa: FBT002 (Typer passes options by name)
 ) -> None:
-    """Compute every cell that is missing, stale or failed, then rebuild the report."""
-    from rich.console import Console
-
+    """Compute every cell that is missing, stale or failed, then rebuild the report of the whole suite."""
     from bench.job import restore_training_rows
-    from bench.progress import ProgressView
-    from bench.runner import run as run_cells
+    from bench.reporting import check_writable
 
-    request = _request(suite, methods, protocols, seeds, data, dataset, store, plugin)
-    request = _replace(request, device=device, workers=workers, threads=threads, force=force)
+    request = _request(
+        suite, methods, protocols, seeds, data, dataset, store, plugin,
+        device=device, workers=workers, threads=threads, force=force,
+    )  # fmt: skip
     plan = request.plan(request.results.frame())
-    console = Console()
     cells = plan.cells if force else plan.to_run
+    check_writable(out)
+    failures = 0
     if cells:
-        console.print(f"{plan.suite}: {_counts(plan)}. Computing {_number(len(cells), 'cell')}.", highlight=False)
-        with ProgressView(len(cells), console) as view:
-            run_cells(plan.suite, cells, request.settings, view.notify, catalog=request.catalog)
+        print(f"{plan.suite}: {_counts(plan)}. Computing {_number(len(cells), 'cell')}.", flush=True)
+        failures = _compute(request, plan.suite, cells)
         plan = request.plan(request.results.frame())
     else:
-        console.print(f"{plan.suite}: nothing to do, all {_number(len(plan.cells), 'cell')} fresh.", highlight=False)
+        print(f"{plan.suite}: nothing to do, all {_number(len(plan.cells), 'cell')} fresh.")
     restore_training_rows(request.results, plan.cells)
     _print_problems(request)
-    index, built = _build_report(request, plan, out)
-    console.print(f"Report: {index.resolve()}{'' if built else ' (unchanged)'}", highlight=False, soft_wrap=True)
-    _exit_with_failures([cell for cell in plan.cells if cell.state == "failed"])
+    index, built = _build_report(request, out)
+    print(f"Report: {index.resolve()}{'' if built else ' (unchanged)'}")
+    _exit_with_failures(plan, failures)
 
 
 @app.command()
@@ -146,7 +150,7 @@ def report(
 ) -> None:
     """Build the HTML report from what the store holds."""
     request = _request(suite, methods, protocols, seeds, data, dataset, store, plugin)
-    index, _ = _build_report(request, request.plan(request.results.frame()), out)
+    index, _ = _build_report(request, out, anew=True)
     _print_problems(request)
     print(f"Report: {index.resolve()}")
 
@@ -303,6 +307,7 @@ def _request(
     dataset: str,
     store: str,
     plugin: list[Path] | None,
+    **execution: Any,
 ) -> Request:
     from bench.request import Request
 
@@ -315,13 +320,24 @@ def _request(
         dataset=dataset,
         store=store,
         plugins=tuple(plugin or ()),
+        **execution,
     )
 
 
-def _replace(request: Request, **changes: object) -> Request:
-    from dataclasses import replace
+def _compute(request: Request, suite: str, cells: Sequence[PlannedCell]) -> int:
+    """Run the cells under a progress view; returns how many failed."""
+    from rich.console import Console
 
-    return replace(request, **changes)  # type: ignore[arg-type]
+    from bench.progress import ProgressView
+    from bench.runner import run as run_cells
+
+    try:
+        with ProgressView(len(cells), Console()) as view:
+            run_cells(suite, cells, request.settings, view.notify, catalog=request.catalog)
+    except KeyboardInterrupt:
+        print("\njointbench: interrupted. What is finished is kept; run the same command to go on.", file=sys.stderr)
+        raise typer.Exit(130) from None
+    return view.failed
 
 
 def _split(text: str) -> tuple[str, ...]:
@@ -337,13 +353,14 @@ def _counts(plan: Plan) -> str:
 
 
 def _find_cell(plan: Plan, name: str) -> PlannedCell:
-    from bench.errors import UnknownNameError
+    from bench.errors import RequestError, UnknownNameError
 
     found = [cell for cell in plan.cells if cell.address == name] or [c for c in plan.cells if name in c.address]
-    if len(found) != 1:
-        raise UnknownNameError(
-            "cell", name, [cell.address for cell in found or plan.cells], hint="Name exactly one of them."
-        )
+    if not found:
+        raise UnknownNameError("cell", name, [cell.address for cell in plan.cells])
+    if len(found) > 1:
+        listing = ", ".join(cell.address for cell in found)
+        raise RequestError(f"{name!r} names {len(found)} cells: {listing}. Name one of them.")
     return found[0]
 
 
@@ -357,10 +374,14 @@ def _estimate(plan: Plan, rows: object) -> str:
     return known + (f"; {_number(unknown, 'cell')} without an estimate." if seconds and unknown else ".")
 
 
-def _build_report(request: Request, plan: Plan, out: Path) -> tuple[Path, bool]:
+def _build_report(request: Request, out: Path, *, anew: bool = False) -> tuple[Path, bool]:
+    """The report always shows the whole suite: what was left out of this run is not thrown out of it."""
+    from dataclasses import replace
+
     from bench.reporting import build_report
 
-    return build_report(request, plan, out)
+    whole = replace(request, methods=(), protocols=())
+    return build_report(whole, whole.plan(request.results.frame()), out, anew=anew)
 
 
 def _print_problems(request: Request) -> None:
@@ -368,24 +389,27 @@ def _print_problems(request: Request) -> None:
         print(f"Quarantined {problem.name}: {problem.reason}. Its cells will be recomputed.", file=sys.stderr)
 
 
-def _exit_with_failures(failed: list[PlannedCell]) -> None:
-    if failed:
-        print(f"{_number(len(failed), 'cell')} failed:", file=sys.stderr)
+def _exit_with_failures(plan: Plan, failures: int) -> None:
+    failed = [cell for cell in plan.cells if cell.state == "failed"]
+    if failed or failures:
+        print(f"{_number(max(len(failed), failures), 'cell')} failed:", file=sys.stderr)
         for cell in failed:
             print(f"  {cell.address}: {cell.reason}", file=sys.stderr)
+        if not failed:
+            print("  (their earlier results are kept; the lines above tell the reasons)", file=sys.stderr)
         raise typer.Exit(1)
 
 
 def main() -> None:
     """Entry point of the command: a known error is one message and exit code 2, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
     try:
         app()
     except JointbenchError as error:
         print(f"jointbench: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\njointbench: interrupted. What is finished is kept; run the same command to go on.", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
 from bench import card as cards
 from bench import metric as metrics
 from bench.card import BackboneCard, Card, DatasetCard, MethodCard, ProtocolCard
-from bench.errors import RegistrationError
+from bench.errors import RegistrationError, describe
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -109,8 +111,10 @@ def _parse(file: Path) -> ast.Module | None:
         return None
     try:
         return ast.parse(text, filename=str(file))
-    except SyntaxError as error:
-        raise RegistrationError(f"{file}:{error.lineno}: does not parse: {error.msg}. Fix the syntax.") from error
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", None) or 1
+        reason = getattr(error, "msg", None) or error
+        raise RegistrationError(f"{file}:{line}: does not parse: {reason}. Fix the syntax.") from error
 
 
 class _Reader:
@@ -250,6 +254,12 @@ class _Reader:
 
     def evaluate(self, node: ast.expr) -> Any:
         """The value of a literal expression; calls only build cards, deviations and metrics."""
+        try:
+            return self._evaluate(node)
+        except (ArithmeticError, TypeError, ValueError, RecursionError) as error:
+            raise self.fail(node, f"{ast.unparse(node)[:80]!r} has no value: {error}.") from error
+
+    def _evaluate(self, node: ast.expr) -> Any:
         match node:
             case ast.Constant(value=value):
                 return value
@@ -274,10 +284,14 @@ class _Reader:
     def _build(self, node: ast.Call, cls: type) -> Any:
         if node.args or any(word.arg is None for word in node.keywords):
             raise self.fail(node, f"{cls.__name__} takes keyword arguments only.")
+        values = {str(word.arg): self.evaluate(word.value) for word in node.keywords}
         try:
-            return cls(**{str(word.arg): self.evaluate(word.value) for word in node.keywords})
+            cls(**values)
+            return TypeAdapter(cls).validate_python(values)
         except TypeError as error:
-            raise self.fail(node, f"{cls.__name__}: {str(error).replace('__init__() ', '')}.") from error
+            raise self.fail(node, f"{cls.__name__}: {str(error).rpartition('__init__() ')[2]}.") from error
+        except ValidationError as error:
+            raise self.fail(node, f"{cls.__name__}: {describe(error)}") from error
 
 
 def _registered_kind(decorator: ast.expr) -> str:

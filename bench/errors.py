@@ -20,6 +20,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class JointbenchError(Exception):
@@ -75,3 +79,12 @@ class CollapseError(JobError):
 
 class DependencyError(JobError):
     """The job that this one depends on has failed."""
+
+
+def describe(error: ValidationError) -> str:
+    """What a validation found, as one sentence for each field."""
+    parts = []
+    for item in error.errors(include_url=False):
+        where = ".".join(str(step) for step in item["loc"]) or "the whole"
+        parts.append(f"{where}: {item['msg']} (got {item['input']!r})"[:300])
+    return "; ".join(parts) + "."

@@ -27,7 +27,10 @@ COMPUTING_PACKAGES = ("methods", "protocols", "bench.training", "bench.encoders"
 COMPUTING_MODULES = ("bench.data.dataset", "bench.data.views", "bench.data.splits", "bench.metric", "bench.protocol")
 """The modules whose code decides a result. An import of any other module is plumbing and is not followed."""
 
+ENCODER_ROOTS = ("bench.encoders.build", "bench.data.dataset")
 TRAINING_ROOTS = ("bench.training.loop", "bench.data.views")
+PLUMBING = ("bench.training.checkpoint", "bench.training.history")
+"""Modules of the computing packages that keep results and do not make them."""
 
 
 def digest(value: Any) -> str:
@@ -59,7 +62,7 @@ def pretraining_identity(spec: PretrainSpec, catalog: Catalog, *, fingerprint: s
         _root(catalog.methods[spec.method]),
         _root(catalog.backbones[spec.backbone]),
     ]
-    roots += [(module, None) for module in ("bench.encoders.build", *(TRAINING_ROOTS if spec.training else ()))]
+    roots += [(module, None) for module in (*ENCODER_ROOTS, *(TRAINING_ROOTS if spec.training else ()))]
     manifest = code_manifest(roots)
     return Identity(spec=spec.digest(), code=digest(manifest), data=fingerprint, manifest=manifest)
 
@@ -82,6 +85,7 @@ def _root(entry: Entry) -> tuple[str, Path | None]:
 def code_manifest(roots: Iterable[tuple[str, Path | None]]) -> dict[str, dict[str, str]]:
     """Hashes of the definitions of the root modules and of all computing modules that they import."""
     pending = list(roots)
+    own = {module.split(".")[0] for module, _ in pending} - {"bench", "reports"}
     manifest: dict[str, dict[str, str]] = {}
     while pending:
         module, file = pending.pop()
@@ -90,7 +94,7 @@ def code_manifest(roots: Iterable[tuple[str, Path | None]]) -> dict[str, dict[st
             continue
         hashes, imported = _read_module(path, module)
         manifest[module] = dict(hashes)
-        pending += [followed for name in imported if (followed := _follow(name, path))]
+        pending += [followed for name in imported if (followed := _follow(name, path, own))]
     return {module: manifest[module] for module in sorted(manifest) if manifest[module]}
 
 
@@ -109,9 +113,15 @@ def manifest_changes(old: Manifest, new: Manifest) -> list[str]:
     return lines
 
 
-def _follow(name: str, importer: Path) -> tuple[str, Path] | None:
-    """A computing module, or a file beside a plug-in; the code of any other import decides no result."""
-    if name in COMPUTING_MODULES or any(name == p or name.startswith(f"{p}.") for p in COMPUTING_PACKAGES):
+def _follow(name: str, importer: Path, own: set[str]) -> tuple[str, Path] | None:
+    """A computing module, one of the entry's own package, or a file beside a plug-in.
+
+    The code of any other import decides no result.
+    """
+    if name in PLUMBING:
+        return None
+    computes = name in COMPUTING_MODULES or any(name == p or name.startswith(f"{p}.") for p in COMPUTING_PACKAGES)
+    if computes or ("." in name and name.split(".")[0] in own):
         source = _source(name)
         return (name, source) if source else None
     sibling = importer.parent / f"{name}.py"
@@ -149,7 +159,7 @@ def _read_source(path: Path, module: str, mtime_ns: int, size: int) -> tuple[Map
 
 def _definitions(node: ast.stmt) -> list[tuple[str, ast.AST]]:
     """A top-level statement as named parts: classes by method, the rest by name; imports and docstrings are none."""
-    if isinstance(node, ast.Import | ast.ImportFrom) or _is_docstring(node):
+    if isinstance(node, ast.Import | ast.ImportFrom) or _is_docstring(node) or _is_card(node):
         return []
     if isinstance(node, ast.ClassDef):
         methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
@@ -205,6 +215,11 @@ def canonical_dump(node: Any) -> str:
 
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _is_card(node: ast.AST) -> bool:
+    is_call = isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+    return is_call and ast.unparse(node.value.func).endswith("Card")  # type: ignore[attr-defined]
 
 
 def _is_registration(field: str, node: ast.AST) -> bool:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.data.sources import DataSource
-from bench.errors import DependencyError, JobError
-from bench.identity import Identity
+from bench.errors import DependencyError, JobError, StoreError
+from bench.identity import Identity, evaluation_identity, manifest_changes, pretraining_identity
 from bench.metric import TRAINING_LOSS
 from bench.plan import PlannedCell, training_address_of
 from bench.provenance import peak_memory_mb, provenance, reset_peak_memory
@@ -39,6 +39,11 @@ class Bundle:
     cells: tuple[PlannedCell, ...]
 
     @property
+    def fingerprint(self) -> str:
+        """Of the data that it trains on, as planned."""
+        return self.identity.data
+
+    @property
     def training_job(self) -> str:
         """What progress calls the pre-training."""
         return f"{self.spec.method} seed {self.spec.seed}: pre-training"
@@ -48,8 +53,9 @@ class Bundle:
 class Event:
     """Progress of one job, for whoever watches."""
 
-    kind: Literal["started", "progress", "finished", "failed"]
+    kind: Literal["started", "progress", "waiting", "finished", "failed"]
     job: str
+    is_cell: bool = False
     text: str = ""
     done: int = 0
     total: int = 0
@@ -99,6 +105,7 @@ def execute(bundle: Bundle, shop: Workshop, *, wait: bool) -> Result:
                 _execute(bundle, shop)
                 return "done"
         if not wait:
+            shop.notify(Event(kind="waiting", job=bundle.training_job, text="another run is computing this"))
             return "elsewhere"
         time.sleep(0.5)
 
@@ -107,6 +114,9 @@ def _execute(bundle: Bundle, shop: Workshop) -> None:
     rows = shop.store.frame()
     answered = set() if shop.force else set(rows.loc[rows["status"] == "ok", "identity"])
     cells = [cell for cell in bundle.cells if cell.identity.digest not in answered]
+    for cell in bundle.cells:
+        if cell not in cells:
+            shop.notify(Event(kind="finished", job=cell.address, is_cell=True, text="computed by another run"))
     if not cells:
         return
     encoder = _guarded(bundle, shop, None, lambda: _obtain_encoder(bundle, shop, answered))
@@ -123,6 +133,8 @@ def _guarded(bundle: Bundle, shop: Workshop, cell: PlannedCell | None, work: Cal
     reset_peak_memory()
     try:
         return work()
+    except StoreError:
+        raise  # nothing can be kept, so there is no point in going on
     except Exception as error:
         write_failure(shop, bundle, cell, error)
         return error
@@ -146,7 +158,9 @@ def write_failure(shop: Workshop, bundle: Bundle, cell: PlannedCell | None, erro
     }
     shop.store.write_rows([row])
     job = cell.address if cell else bundle.training_job
-    shop.notify(Event(kind="failed", job=job, text=f"{row['error_type']}: {row['error_message']}"))
+    shop.notify(
+        Event(kind="failed", job=job, is_cell=cell is not None, text=f"{row['error_type']}: {row['error_message']}")
+    )
 
 
 # --- pre-training -----------------------------------------------------------------------------------------------
@@ -158,7 +172,8 @@ def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encod
 
     identity = bundle.identity.digest
     data = shop.source.load(bundle.spec.data)
-    stored = None if shop.force else shop.store.pretrained(identity)
+    _check_data(bundle.spec.data.label, data, bundle.fingerprint)
+    stored = shop.store.pretrained(identity)
     if stored is None:
         weights = _pretrain(bundle, shop, data)
     else:
@@ -242,8 +257,10 @@ def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, encoder: Encoder)
     job = bundle.training_job
     shop.notify(Event(kind="started", job=job, total=bundle.spec.training.epochs if bundle.spec.training else 0))
     classes = {"num_classes": data.num_classes} if entry.card.uses_labels else {}
-    with isolated_rng(bundle.spec.seed):
-        method = entry.load()(encoder.module, **bundle.spec.method_params, **classes)
+    method_class = entry.load()
+    _check_code(bundle.identity, pretraining_identity(bundle.spec, shop.catalog, fingerprint=bundle.fingerprint))
+    with isolated_rng(bundle.spec.seed, "heads"):
+        method = method_class(encoder.module, **bundle.spec.method_params, **classes)
     train = data.split("train")
 
     def report(record: EpochRecord) -> None:
@@ -267,7 +284,7 @@ def _resume_file(shop: Workshop, identity: str) -> CheckpointFile:
     from bench.training.checkpoint import CheckpointFile
 
     folder = shop.store.storage.local_folder or shop.scratch
-    path = folder / "resume" / f"{identity}.ckpt"
+    path = folder / "resume" / f"{identity}-{shop.device}.ckpt"  # random states of one device mean nothing to another
     return CheckpointFile(path=path, identity=identity, every_seconds=shop.save_seconds)
 
 
@@ -281,10 +298,14 @@ def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Worksho
             f"The encoder takes {encoder.channels} channel(s), {data.title} has {data.channels}. "
             "Pre-train on images with the same channels, or choose another evaluation dataset."
         )
-    shop.notify(Event(kind="started", job=cell.address))
+    shop.notify(Event(kind="started", job=cell.address, is_cell=True))
+    _check_data(cell.spec.data.label, data, cell.fingerprint)
     row = _base_row(bundle, cell, shop)
     started = time.perf_counter()
     protocol = shop.catalog.protocols[cell.spec.protocol].load()(**cell.spec.protocol_params)
+    _check_code(
+        cell.identity, evaluation_identity(cell.spec, shop.catalog, bundle.identity, fingerprint=cell.fingerprint)
+    )
     outcome: Outcome = protocol.evaluate(encoder, data, seed=cell.spec.pretrain.seed, device=shop.device)
     seconds = time.perf_counter() - started
     row |= {
@@ -312,7 +333,23 @@ def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Worksho
     shop.store.write_rows(rows)
     shown = ((score.metric.title, score.metric.format(score.value)) for score in outcome.scores)
     text = ", ".join(f"{title} {value or 'undefined'}" for title, value in shown)
-    shop.notify(Event(kind="finished", job=cell.address, text=f"{text} ({seconds:.1f} s)"))
+    shop.notify(Event(kind="finished", job=cell.address, is_cell=True, text=f"{text} ({seconds:.1f} s)"))
+
+
+def _check_code(planned: Identity, present: Identity) -> None:
+    """Refuse to compute under an identity that the code on disk no longer has.
+
+    Raises:
+        JobError: a source was edited after the plan was made.
+    """
+    if planned.code != present.code:
+        changes = "; ".join(manifest_changes(planned.manifest, present.manifest))
+        raise JobError(f"The code was edited while the run was under way ({changes}). Run again.")
+
+
+def _check_data(label: str, data: ImageDataset, planned: str) -> None:
+    if data.fingerprint != planned:
+        raise JobError(f"The images or splits of {label} changed while the run was under way. Run again.")
 
 
 # --- rows -------------------------------------------------------------------------------------------------------
@@ -346,17 +383,17 @@ def _base_row(bundle: Bundle, cell: PlannedCell | None, shop: Workshop) -> dict[
 
 
 def _evaluation_columns(spec: RunSpec) -> dict[str, Any]:
-    fraction = spec.protocol_params.get("fraction", 1.0)
+    fraction = spec.protocol_params.get("fraction")
     return {
         "protocol": spec.protocol,
         "variant": spec.variant,
         "eval_data": spec.data.label,
-        "label_fraction": float(fraction),
+        "label_fraction": fraction if isinstance(fraction, float) else 1.0,
     }
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+    return json.dumps(value, sort_keys=True)
 
 
 def _now() -> str:

@@ -16,6 +16,7 @@ class Metric:
         unit: ``%``, ``mm``, ``s`` or empty for a pure number.
         higher_is_better: direction of improvement.
         decimals: digits after the point in tables.
+        lower, upper: bounds of the possible values, such as 0 and 100 for an accuracy; absent where there is none.
     """
 
     key: str
@@ -23,6 +24,8 @@ class Metric:
     unit: str = ""
     higher_is_better: bool = True
     decimals: int = 1
+    lower: float | None = None
+    upper: float | None = None
 
     def format(self, value: float | None) -> str:
         """Render ``value`` for a table; a missing or undefined value gives an empty string."""
@@ -30,9 +33,15 @@ class Metric:
             return ""
         return f"{value:.{self.decimals}f}"
 
+    def clip(self, value: float) -> float:
+        """The possible value that is nearest to ``value``, for an interval that was computed without the bounds."""
+        if self.lower is not None:
+            value = max(value, self.lower)
+        return value if self.upper is None else min(value, self.upper)
 
-TOP1 = Metric(key="top1", title="top-1", unit="%")
-TOP5 = Metric(key="top5", title="top-5", unit="%")
+
+TOP1 = Metric(key="top1", title="top-1", unit="%", lower=0.0, upper=100.0)
+TOP5 = Metric(key="top5", title="top-5", unit="%", lower=0.0, upper=100.0)
 TRAINING_LOSS = Metric(key="training_loss", title="final training loss", higher_is_better=False, decimals=4)
 
 METRICS: dict[str, Metric] = {metric.key: metric for metric in (TOP1, TOP5, TRAINING_LOSS)}

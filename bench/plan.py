@@ -10,7 +10,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.data.sources import DataSource
@@ -32,6 +32,7 @@ class PlannedCell:
 
     Attributes:
         address: readable and stable, ``data/backbone/method/protocol[variant]/data/seedN``.
+        fingerprint: of the evaluation data.
         stale: which of the hashes differ from the newest stored answer.
         reason: one sentence.
         changes: what differs, one line each (for ``why``).
@@ -41,6 +42,7 @@ class PlannedCell:
     spec: RunSpec
     identity: Identity
     pretraining: Identity
+    fingerprint: str
     state: State
     reason: str
     stale: tuple[Hash, ...] = ()
@@ -108,8 +110,17 @@ def make_plan(
             encoders[key] = pretraining_identity(spec.pretrain, catalog, fingerprint=trained_on)
         evaluated_on = fingerprints[spec.data.canonical_json()]
         identity = evaluation_identity(spec, catalog, encoders[key], fingerprint=evaluated_on)
-        command = _command(spec, words)
-        cells.append(answers.judge(suite_key, spec, identity, encoders[key], command=command))
+        cell = PlannedCell(
+            address=address_of(spec),
+            spec=spec,
+            identity=identity,
+            pretraining=encoders[key],
+            fingerprint=evaluated_on,
+            state="missing",
+            reason="never computed",
+            command=_command(spec, words),
+        )
+        cells.append(answers.judge(suite_key, cell))
     return Plan(suite=suite_key, content=suite, cells=tuple(cells))
 
 
@@ -133,35 +144,22 @@ class _Answers:
             if row["status"] == "ok":
                 self.by_address[(row["suite"], row["cell"])] = row
 
-    def judge(self, suite: str, spec: RunSpec, identity: Identity, encoder: Identity, *, command: str) -> PlannedCell:
-        address = address_of(spec)
-        exact = self.by_identity.get(identity.digest)
-        earlier = self.by_address.get((suite, address))
-        stale: tuple[Hash, ...] = ()
-        changes: tuple[str, ...] = ()
-        state: State = "missing"
-        reason = "never computed"
-        stored = ""
+    def judge(self, suite: str, cell: PlannedCell) -> PlannedCell:
+        """The cell with its state, the reason, and the stored answer that it stands for."""
+        identity = cell.identity.digest
+        exact = self.by_identity.get(identity)
+        earlier = self.by_address.get((suite, cell.address))
         if exact is not None and exact["status"] == "ok":
-            state, reason, stored = "fresh", "spec, code and data are those of the stored result", identity.digest
-        elif earlier is not None:
-            stale, changes = _compare(earlier, spec, identity)
-            state, stored = "stale", str(earlier["identity"])
+            reason = "spec, code and data are those of the stored result"
+            return replace(cell, state="fresh", reason=reason, stored=identity)
+        if earlier is not None:
+            stale, changes = _compare(earlier, cell.spec, cell.identity)
             reason = f"{' and '.join(stale)} changed since {str(earlier['finished_at'])[:16]}"
-        if exact is not None and exact["status"] != "ok":
-            state, reason = "failed", f"{exact['error_type']}: {exact['error_message']}"
-        return PlannedCell(
-            address=address,
-            spec=spec,
-            identity=identity,
-            pretraining=encoder,
-            state=state,
-            reason=reason,
-            stale=stale,
-            changes=changes,
-            stored=stored,
-            command=command,
-        )
+            stored = str(earlier["identity"])
+            cell = replace(cell, state="stale", stale=stale, changes=changes, reason=reason, stored=stored)
+        if exact is not None:
+            cell = replace(cell, state="failed", reason=f"{exact['error_type']}: {exact['error_message']}")
+        return cell
 
 
 def _compare(row: dict[str, Any], spec: RunSpec, identity: Identity) -> tuple[tuple[Hash, ...], tuple[str, ...]]:
@@ -172,7 +170,8 @@ def _compare(row: dict[str, Any], spec: RunSpec, identity: Identity) -> tuple[tu
         changes += manifest_changes(json.loads(row["code"]), identity.manifest)
     if row["data_hash"] != identity.data:
         stale.append("data")
-        changes.append(f"{spec.data.label}: content or splits are not those of the stored result")
+        labels = " or ".join(dict.fromkeys((spec.pretrain.data.label, spec.data.label)))
+        changes.append(f"{labels}: content or splits are not those of the stored result")
     if row["spec_hash"] != identity.spec:
         stale.append("spec")
         changes += spec_changes(json.loads(row["spec"]), json.loads(spec.canonical_json()))

@@ -25,6 +25,7 @@ class ProgressView:
         self.console = console
         self.total = total
         self.done = 0
+        self.failed = 0
         self.started = time.perf_counter()
         self.bars: Progress | None = None
         self.tasks: dict[str, TaskID] = {}
@@ -54,14 +55,16 @@ class ProgressView:
         """Show one event."""
         if event.kind in ("finished", "failed"):
             self._close(event)
+        elif event.kind == "waiting":
+            self._line(f"{event.job}: {event.text}", mark="[yellow]waits[/]")
         elif self.bars:
             self._advance(event)
         elif event.kind == "progress" and _is_milestone(event):
             self._line(f"{event.job}: {event.done}/{event.total}, {event.text}")
 
     def _close(self, event: Event) -> None:
-        is_cell = not event.job.endswith("pre-training")
-        self.done += is_cell
+        self.done += event.is_cell
+        self.failed += event.is_cell and event.kind == "failed"
         mark = "[red]failed[/]" if event.kind == "failed" else "[green]done[/]"
         self._line(f"{event.job}: {event.text}", mark=mark)
         if self.bars:

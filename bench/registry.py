@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -70,8 +71,15 @@ class Entry:
         return f"{self.file}:{self.line}"
 
     def load(self) -> Any:
-        """Import the file and return the registered class or function."""
-        module = _import_plugin(self.module, self.file) if self.plugin else importlib.import_module(self.module)
+        """Import the file and return the registered class or function.
+
+        Raises:
+            RegistrationError: the file ends the program while it is imported.
+        """
+        try:
+            module = _import_plugin(self.module, self.file) if self.plugin else importlib.import_module(self.module)
+        except SystemExit as error:
+            raise RegistrationError(f"{self.file}: ends the program when it is imported (exit {error}).") from error
         return getattr(module, self.name)
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +102,8 @@ class Entry:
 
 
 def _as_type(value: Any, default: Any, what: str) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise SpecError(f"{what} must be finite, got {value!r}.")
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(default, tuple) and isinstance(value, list | tuple):
@@ -118,7 +128,9 @@ class Registry:
             RegistrationError: another file has taken the key.
         """
         held = self.entries.get(entry.key)
-        if held is not None and (held.file, held.name) != (entry.file, entry.name):
+        if held is not None and (held.file.resolve(), held.name) == (entry.file.resolve(), entry.name):
+            return  # a built-in file given as a plug-in, too
+        if held is not None:
             raise RegistrationError(
                 f"{entry.where}: the {self.kind} key {entry.key!r} is taken by {held.where}. Choose another key."
             )
@@ -170,7 +182,9 @@ def discover(plugins: Iterable[Path] = ()) -> Catalog:
     for kind in KINDS:
         for point in importlib.metadata.entry_points(group=f"jointbench.{kind}s"):
             _add_file(registries, _module_file(point), module=point.module, plugin=False)
-    paths = tuple(Path(plugin).resolve() for plugin in plugins)
+    paths = tuple(dict.fromkeys(Path(plugin).resolve() for plugin in plugins))
+    if len({path.stem for path in paths}) < len(paths):
+        raise RegistrationError("Two plug-in files have the same name; hashes know a plug-in by it. Rename one.")
     for path in paths:
         if not path.is_file():
             raise RegistrationError(f"{path}: there is no such plug-in file. Give --plugin the path of a Python file.")
@@ -229,6 +243,8 @@ def _import_plugin(name: str, file: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))  # a plug-in may import the files beside it
     try:
         spec.loader.exec_module(module)
     except BaseException:

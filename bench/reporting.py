@@ -6,11 +6,13 @@ import hashlib
 import importlib
 import importlib.util
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from bench.errors import RequestError
 from bench.identity import digest
 from bench.plan import Plan, training_address_of
 from bench.storage import replace_file
@@ -27,11 +29,33 @@ def _reports(module: str) -> Any:
     return importlib.import_module(f"reports.{module}")
 
 
-def build_report(request: Request, plan: Plan, out: Path) -> tuple[Path, bool]:
-    """Write the site under ``out`` unless the one there shows exactly this; returns its index, and if it was built."""
+def check_writable(out: Path) -> None:
+    """Make the report's folder, so that hours of computing do not end at a place that cannot be written.
+
+    Raises:
+        RequestError: the folder cannot be made or written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise RequestError(f"{out}: the report cannot be written there: {error}. Choose another --out.") from error
+
+
+def build_report(request: Request, plan: Plan, out: Path, *, anew: bool) -> tuple[Path, bool]:
+    """Write the site under ``out``; returns its index, and if it was built.
+
+    Args:
+        anew: build it even when the one there is complete and shows exactly this.
+
+    Raises:
+        RequestError: ``out`` cannot be written.
+    """
+    check_writable(out)
     stamp = _stamp(request, plan)
     index = out / "index.html"
-    if index.is_file() and _read_stamp(out) == stamp:
+    if not anew and _is_complete(out, stamp):
         return index, False
     rows = shown_rows(plan, request.results.frame())
     _reports("site").build_site(
@@ -43,7 +67,8 @@ def build_report(request: Request, plan: Plan, out: Path) -> tuple[Path, bool]:
         suite=plan.suite,
         **_names(request.catalog),
     )
-    replace_file(out / STAMP, json.dumps({"stamp": stamp}).encode())
+    pages = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.html"))
+    replace_file(out / STAMP, json.dumps({"stamp": stamp, "pages": pages}).encode())
     return index, True
 
 
@@ -120,8 +145,9 @@ def _source_digest() -> str:
     return content.hexdigest()
 
 
-def _read_stamp(out: Path) -> str:
+def _is_complete(out: Path, stamp: str) -> bool:
     try:
-        return str(json.loads((out / STAMP).read_text())["stamp"])
-    except (OSError, ValueError, KeyError):
-        return ""
+        built = json.loads((out / STAMP).read_text())
+        return built["stamp"] == stamp and all((out / page).is_file() for page in built["pages"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

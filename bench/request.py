@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from bench import DEFAULT_STORE
 from bench.data.sources import DataSource
 from bench.errors import DataError
 from bench.plan import Plan, make_plan
@@ -18,10 +19,6 @@ from bench.runner import Settings
 from bench.spec import DataSpec
 from bench.store import Store
 from bench.suite import expand, find_suite
-
-DEFAULT_SUITE = "quick"
-DEFAULT_STORE = "jointbench-store"
-DEFAULT_REPORT = "jointbench-report"
 
 
 def default_cache() -> Path:
@@ -41,7 +38,7 @@ class Request:
         dataset: key of a dataset that replaces the suite's.
     """
 
-    suite: str = DEFAULT_SUITE
+    suite: str = "quick"
     methods: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     seeds: int | None = None
@@ -72,10 +69,10 @@ class Request:
 
     @property
     def data_spec(self) -> DataSpec | None:
-        if self.dataset:
+        if self.dataset and self.dataset != "folder":
             return DataSpec(key=self.dataset)
-        if self.data:
-            return DataSpec(key="folder", params={"name": self.data.resolve().name})
+        if self.data or self.dataset:
+            return DataSpec(key="folder", params={"name": self.root.resolve().name} if self.root else {})
         return None
 
     @property

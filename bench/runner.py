@@ -32,7 +32,8 @@ class Settings:
         plugins: plug-in files.
         device: ``auto``, ``cpu`` or ``cuda``.
         workers: worker processes; 0 chooses by device and cores.
-        threads: threads of each worker; 0 shares the cores out. Another number may change a result's last bits.
+        threads: threads of each worker; 0 is one on a CPU. Another number sums in another order: training amplifies
+            the difference, as another seed would.
         force: recompute even what is fresh.
         save_seconds: least time between two saves of an unfinished training.
     """
@@ -75,10 +76,11 @@ def run(
     """
     bundles = bundles_of(suite, cells)
     device = resolve_device(settings.device)
-    wanted = settings.workers or default_workers(device)
-    # By the wanted workers, not by the bundles at hand: what a killed run left over must come out in the same bits.
-    threads = settings.threads or max(1, _cores() // wanted)
-    workers = min(wanted, len(bundles))
+    # Not by the cores or the workers at hand: on another machine, or after a kill, the same bits must come out.
+    threads = settings.threads or (1 if device == "cpu" else _cores())
+    workers = min(settings.workers or default_workers(device), len(bundles))
+    if not Store(settings.store).storage.is_shared:
+        workers = 1
     if workers <= 1:
         _open_workshop(settings, device, threads, notify, catalog)
         _drive(bundles, InlineExecutor, lambda: None)

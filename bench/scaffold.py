@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import keyword
+import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+import bench
 from bench.errors import RegistrationError, RequestError
 from bench.registry import Catalog, Entry, Registry, discover
 
@@ -30,8 +32,8 @@ class Scaffold:
 def scaffold(kind: str, name: str, folder: Path) -> Scaffold:
     """Write a runnable file and its test.
 
-    In a checkout that the running package comes from, they go where such files live; elsewhere the file is a plug-in
-    in ``folder``.
+    Inside the checkout that the running package comes from, they go where such files live; elsewhere the file is a
+    plug-in in ``folder``.
 
     Raises:
         RequestError: the name is no key, is taken, or a file is already there.
@@ -40,9 +42,10 @@ def scaffold(kind: str, name: str, folder: Path) -> Scaffold:
         raise RequestError(f"{name!r} is no key. Use lower-case letters, digits and underscores, like my_{kind}.")
     if name in (known := discover().registry(kind)):
         raise RequestError(f"The {kind} {name!r} exists already: {known[name].where}. Choose another name.")
-    home = _home_in_checkout(HOMES[kind], folder)
-    file = (home or folder) / f"{name}.py"
-    test = _test_folder(HOMES[kind], home, folder) / f"test_{name}.py"
+    root = _checkout(folder)
+    package = Path(*HOMES[kind].split("."))
+    file = root / package / f"{name}.py" if root else folder / f"{name}.py"
+    test = (root / "tests" / package if root else folder) / f"test_{name}.py"
     for path in (file, test):
         if path.exists():
             raise RequestError(f"{path} exists already. Choose another name, or move it away.")
@@ -53,22 +56,31 @@ def scaffold(kind: str, name: str, folder: Path) -> Scaffold:
     )
     words = {"name": name, "class_name": "".join(part.capitalize() for part in name.split("_"))}
     for path, template in ((file, f"{kind}.py.j2"), (test, f"{kind}_test.py.j2")):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(templates.get_template(template).render(words), encoding="utf-8")
-    plugin = "" if home else f" --plugin {file.name}"
-    step = f"Edit {file.name}, then: jointbench check {file} && jointbench run{plugin}"
-    return Scaffold((file, test), step)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(templates.get_template(template).render(words), encoding="utf-8")
+        except OSError as error:
+            raise RequestError(f"{path}: cannot be written: {error}. Go to a folder that can.") from error
+    return Scaffold((file, test), _next_step(kind, name, os.path.relpath(file, folder), is_plugin=root is None))
 
 
-def _home_in_checkout(package: str, folder: Path) -> Path | None:
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.origin is not None
-    home = Path(spec.origin).parent.resolve()
-    return home if home.is_relative_to(folder.resolve()) and "site-packages" not in home.parts else None
+def _next_step(kind: str, name: str, file: str, *, is_plugin: bool) -> str:
+    quoted = shlex.quote(file)
+    plugin = f" --plugin {quoted}" if is_plugin else ""
+    step = {
+        "method": f"jointbench check {quoted} && jointbench run{plugin}",
+        "protocol": f"jointbench check {quoted}, then name {name!r} in a suite file and "
+        f"jointbench run SUITE.yaml{plugin}",
+        "dataset": f"jointbench run --dataset {name} --data FOLDER{plugin}",
+    }
+    return f"Edit {file}, then: {step[kind]}"
 
 
-def _test_folder(package: str, home: Path | None, folder: Path) -> Path:
-    return folder if home is None else folder.resolve() / "tests" / Path(*package.split("."))
+def _checkout(folder: Path) -> Path | None:
+    """The root of the checkout that the running package comes from, when ``folder`` lies in it."""
+    root = Path(bench.__file__).resolve().parent.parent
+    is_checkout = (root / "pyproject.toml").is_file() and (root / "tests").is_dir()
+    return root if is_checkout and folder.resolve().is_relative_to(root) else None
 
 
 def check_file(file: Path) -> list[tuple[Entry, list[CheckResult]]]:
@@ -78,6 +90,8 @@ def check_file(file: Path) -> list[tuple[Entry, list[CheckResult]]]:
         RegistrationError: the file breaks the contract of registration, or registers nothing that has a battery.
     """
     path = file.resolve()
+    if not path.is_file():
+        raise RequestError(f"{file}: there is no such file. Give the path of a Python file that registers something.")
     catalog = discover()
     if not any(entry.file.resolve() == path for registry in _batteries(catalog) for entry in registry):
         catalog = discover([path])

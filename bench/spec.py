@@ -21,7 +21,7 @@ Parameters = dict[str, Any]
 class Frozen(BaseModel):
     """A frozen model with a canonical JSON form and a digest of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def canonical_json(self) -> str:
         """JSON with sorted keys and no blanks; equal specs give equal text."""

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import fsspec
 from filelock import FileLock, Timeout
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
 
 from bench.errors import StoreError
 
@@ -32,6 +33,11 @@ class Storage:
         """The store's folder, or None when it is not on a local file system."""
         return Path(self.root) if self.is_local else None
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes see what is written here; memory is this process's own."""
+        return not isinstance(self.fs, MemoryFileSystem)
+
     def _path(self, name: str) -> str:
         return str(PurePosixPath(self.root) / name)
 
@@ -44,9 +50,10 @@ class Storage:
                 self.fs.makedirs(self.fs._parent(self._path(name)), exist_ok=True)
                 self.fs.pipe_file(self._path(name), content)
         except OSError as error:
-            raise StoreError(
-                f"{self.url}: cannot write {name}: {error}. Check the disk space and the permissions."
-            ) from error
+            raise self._unwritable(name, error) from error
+
+    def _unwritable(self, name: str, error: OSError) -> StoreError:
+        return StoreError(f"{self.url}: cannot write {name}: {error}. Check the disk space and the permissions.")
 
     def read(self, name: str) -> bytes | None:
         """The blob's content, or None when there is none of this name."""
@@ -64,14 +71,18 @@ class Storage:
             self.fs.rm_file(self._path(name))
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise self._unwritable(name, error) from error
 
     def move(self, name: str, target: str) -> None:
         """Rename a blob; one that another process has moved is no error."""
-        self.fs.makedirs(self.fs._parent(self._path(target)), exist_ok=True)
         try:
+            self.fs.makedirs(self.fs._parent(self._path(target)), exist_ok=True)
             self.fs.mv(self._path(name), self._path(target))
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise self._unwritable(name, error) from error
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """Sorted names of the blobs in a folder; unfinished writes are not among them."""
@@ -106,13 +117,15 @@ class Storage:
             yield True
             return
         path = Path(self._path(f"locks/{name}.lock"))
-        path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path, timeout=0)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             yield False
             return
+        except OSError as error:
+            raise self._unwritable(path.name, error) from error
         try:
             yield True
         finally:

@@ -8,7 +8,7 @@
     resume/       unfinished trainings
     quarantine/   parts that failed their checksum or schema, with the reason
 
-Nothing is ever rewritten in place and there is no shared writer, so any number of processes write at once.
+A file is replaced whole or not at all and there is no shared writer, so any number of processes write at once.
 """
 
 from __future__ import annotations
@@ -98,22 +98,28 @@ class Store:
 
         A part that fails its checksum or schema is moved to quarantine and listed in ``problems``.
         """
-        names = self.storage.names("parts", ".parquet")
-        self._tables = {name: table for name, table in self._tables.items() if name in names}
-        for name in names:
-            if name not in self._tables:
-                try:
-                    self._tables[name] = self._read_part(name)
-                except CorruptPartError as error:
-                    self._quarantine(name, str(error))
+        while not self._read_parts(self.storage.names("parts", ".parquet")):
+            continue  # another process has joined parts since they were listed
         tables = [self._tables[name] for name in sorted(self._tables)]
         table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
         return _fold(_to_frame(table))
 
-    def _read_part(self, name: str) -> pa.Table:
-        content = self.storage.read(name)
-        if content is None:
-            return SCHEMA.empty_table()  # compacted by another process since it was listed
+    def _read_parts(self, names: Sequence[str]) -> bool:
+        """Read what is new among ``names``; False when one of them is gone."""
+        self._tables = {name: table for name, table in self._tables.items() if name in names}
+        for name in names:
+            if name in self._tables:
+                continue
+            content = self.storage.read(name)
+            if content is None:
+                return False
+            try:
+                self._tables[name] = self._parse_part(name, content)
+            except CorruptPartError as error:
+                self._quarantine(name, str(error))
+        return True
+
+    def _parse_part(self, name: str, content: bytes) -> pa.Table:
         if hashlib.sha256(content).hexdigest()[:32] != name.rsplit("-", 1)[-1].removesuffix(".parquet"):
             raise CorruptPartError("its bytes do not match the checksum in its name")
         try:
@@ -155,7 +161,8 @@ class Store:
         if content is None:
             return None
         try:
-            frame: pd.DataFrame = pq.read_table(io.BytesIO(content)).to_pandas()
+            table = pq.read_table(io.BytesIO(content), page_checksum_verification=True)
+            frame: pd.DataFrame = table.to_pandas()
         except (pa.ArrowException, OSError, ValueError) as error:
             self._quarantine(name, f"not a readable Parquet file: {error}")
             return None
@@ -225,7 +232,7 @@ class Store:
 
 def _to_parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return sink.getvalue()
 
 

@@ -15,6 +15,7 @@ protocols:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +24,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from bench.card import DatasetCard, MethodCard, ProtocolCard
-from bench.errors import SpecError, UnknownNameError
+from bench.errors import SpecError, UnknownNameError, describe
 from bench.registry import Catalog, Entry
 from bench.spec import DataSpec, Frozen, Parameters, PretrainSpec, RunSpec, TrainingSpec, ViewSpec
 
@@ -87,15 +88,6 @@ def load_suite(path: Path) -> Suite:
         raise SpecError(f"{path}: {describe(error)}") from error
 
 
-def describe(error: ValidationError) -> str:
-    """A pydantic error as one sentence per field."""
-    parts = []
-    for item in error.errors(include_url=False):
-        where = ".".join(str(step) for step in item["loc"]) or "the file"
-        parts.append(f"{where}: {item['msg']} (got {item['input']!r})"[:300])
-    return "; ".join(parts) + "."
-
-
 def find_suite(name: str, catalog: Catalog) -> tuple[str, Suite]:
     """The suite's key and content, by key or by the path of a YAML file."""
     if name in catalog.suites:
@@ -126,7 +118,7 @@ def expand(
         SpecError, UnknownNameError: a name or a parameter is wrong, or a protocol asks for what the data lack.
     """
     _check_names(suite, catalog, methods=methods, protocols=protocols)
-    chosen = methods or [entry.key for entry in catalog.methods]
+    chosen = list(dict.fromkeys(methods)) or [entry.key for entry in catalog.methods]
     if suite.methods != "all":
         chosen = [key for key in suite.methods if key in chosen]
     evaluations = [item for item in suite.protocols if not protocols or {item.protocol, item.name} & set(protocols)]
@@ -145,10 +137,18 @@ def _check_names(suite: Suite, catalog: Catalog, *, methods: Iterable[str], prot
         catalog.methods[key]
     for item in suite.protocols:
         catalog.protocols[item.protocol]
+    _check_doubles("methods", () if suite.methods == "all" else suite.methods)
+    _check_doubles("protocols", [f"{item.name} on {(item.data or suite.data).label}" for item in suite.protocols])
     offered = {name for item in suite.protocols for name in (item.protocol, item.name)}
     for key in protocols:
         if key not in offered:
             raise UnknownNameError("protocol of this suite", key, offered)
+
+
+def _check_doubles(field: str, names: Sequence[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise SpecError(f"{field}: {name} is listed {count} times. Remove it, or give one of them a `variant`.")
 
 
 def _pretrain_spec(suite: Suite, catalog: Catalog, entry: Entry, *, seed: int, data: DataSpec | None) -> PretrainSpec:

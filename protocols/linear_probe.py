@@ -22,6 +22,7 @@ from bench.protocol import Outcome, Protocol
 from bench.registry import register_protocol
 from bench.statistics.classification import ranked_predictions, top_k_scores, undefined_metrics
 from bench.training.linear import Standardizer, fit_linear
+from bench.training.randomness import stream
 
 
 @register_protocol(
@@ -77,7 +78,7 @@ class LinearProbe(Protocol):
             weight_decays=weight_decays,
             epochs=self.epochs,
             batch_size=self.batch_size,
-            generator=torch.Generator().manual_seed(seed),
+            generator=stream("linear_probe rows", seed),
         )
         best, accuracies = candidates.choose(standardize(x_val), y_val)
         fitted = time.perf_counter()

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -34,7 +35,9 @@ from bench.protocol import Outcome, Protocol
 from bench.registry import register_protocol
 from bench.spec import ViewSpec
 from bench.statistics.classification import ranked_predictions, top_k_scores, undefined_metrics
+from bench.training.layout import to_channels_last
 from bench.training.linear import Standardizer, fit_linear
+from bench.training.precision import true_float32
 from bench.training.randomness import isolated_rng, stream
 
 FIRST_FIT_GRID = tuple(product((0.03, 0.1), (1e-3, 1e-2, 3e-2, 1e-1, 3e-1)))  # (learning rate, weight decay)
@@ -42,7 +45,6 @@ FIRST_FIT_STEPS = 400
 FIRST_FIT_BATCH = 256
 WEIGHT_DECAY = 0.01
 WARMUP_SHARE = 0.1
-COPIES, ORDER, VIEWS, ROWS = range(4)  # one random stream for each purpose
 
 
 class Classifier(nn.Module):
@@ -78,8 +80,8 @@ class Trial:
     "semi_supervised",
     card=ProtocolCard(
         title="Semi-supervised",
-        summary="Accuracy after fine-tuning with a few labels per class, the learning rates chosen on the validation "
-        "split.",
+        summary="Accuracy after fine-tuning with a few labels per class; the head that it starts from and the learning "
+        "rates are chosen with all labels of the validation split.",
         metrics=(TOP1, TOP5),
         chance="100/K % top-1 and 500/K % top-5 for K balanced classes; top-5 is not defined below 5 classes",
     ),
@@ -133,16 +135,17 @@ class SemiSupervised(Protocol):
         started = time.perf_counter()
         labelled = _labelled(data, self.fraction, seed)
         validation = data.split("validation")
-        with isolated_rng(seed, device=device):
-            pixels, labels = _pixels(encoder, labelled, device)
+        with isolated_rng(seed, "semi_supervised", device=device), true_float32():
+            images = torch.as_tensor(labelled.images, device=device).permute(0, 3, 1, 2)  # (N, C, H, W) uint8
+            labels = torch.as_tensor(labelled.labels, device=device)
             standardize, head, first_fit = self._first_fit(
-                encoder, pixels, labels, validation, num_classes=data.num_classes, seed=seed, device=device
+                encoder, images, labels, validation, num_classes=data.num_classes, seed=seed, device=device
             )
             fitted_first = time.perf_counter()
             trials = []
             for backbone_lr, head_lr in self.rates:
                 start = _fresh_classifier(encoder, standardize, head)
-                self._fine_tune(start, encoder, pixels, labels, backbone_lr=backbone_lr, head_lr=head_lr, seed=seed)
+                self._fine_tune(start, encoder, images, labels, backbone_lr=backbone_lr, head_lr=head_lr, seed=seed)
                 tuned = replace(encoder, module=start, feature_dim=data.num_classes)
                 trials.append(Trial(backbone_lr, head_lr, *_validate(tuned, validation, device), tuned))
         best = _choose(trials)
@@ -169,7 +172,7 @@ class SemiSupervised(Protocol):
     def _first_fit(
         self,
         encoder: Encoder,
-        pixels: Tensor,
+        images: Tensor,
         labels: Tensor,
         validation: Subset,
         *,
@@ -178,20 +181,24 @@ class SemiSupervised(Protocol):
         device: str,
     ) -> tuple[Standardizer, nn.Linear, dict[str, Any]]:
         """A linear head on frozen features of the labelled images and their augmented copies."""
-        generator = stream(seed, COPIES)
-        versions = [pixels, *(make_view(pixels, self.view, generator) for _ in range(self.copies))]
-        x = torch.cat([_frozen_features(encoder, images) for images in versions])  # (N (1 + copies), D)
+        generator = stream("semi_supervised copies", seed)
+
+        def seen(pixels: Tensor) -> Tensor:
+            return make_view(pixels, self.view, generator)
+
+        copies = (_frozen_features(encoder, images, seen) for _ in range(self.copies))
+        x = torch.cat([_frozen_features(encoder, images), *copies])  # (N (1 + copies), D)
         standardize = Standardizer.fit(x)
         lrs, weight_decays = torch.tensor(FIRST_FIT_GRID, dtype=torch.float64).T
         candidates = fit_linear(
             standardize(x),
-            labels.repeat(len(versions)),
+            labels.repeat(1 + self.copies),
             num_classes=num_classes,
             lrs=lrs,
             weight_decays=weight_decays,
             epochs=math.ceil(FIRST_FIT_STEPS / max(1, len(x) // FIRST_FIT_BATCH)),
             batch_size=FIRST_FIT_BATCH,
-            generator=stream(seed, ROWS),
+            generator=stream("semi_supervised rows", seed),
         )
         x_val = standardize(encoder.features(validation.images, device=device).to(device))
         best, accuracies = candidates.choose(x_val, torch.as_tensor(validation.labels, device=device))
@@ -206,7 +213,7 @@ class SemiSupervised(Protocol):
         self,
         classifier: Classifier,
         encoder: Encoder,
-        pixels: Tensor,
+        images: Tensor,
         labels: Tensor,
         *,
         backbone_lr: float,
@@ -220,12 +227,14 @@ class SemiSupervised(Protocol):
         ]
         optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
-        order, views = stream(seed, ORDER), stream(seed, VIEWS)
+        order, views = (stream(f"semi_supervised {purpose}", seed) for purpose in ("order", "views"))
         classifier.train(self.batch_norm == "batch")
         for _ in range(self.steps):
             rows = _batch_rows(len(labels), self.batch_size, order).to(labels.device)
-            images = _normalized(encoder, make_view(pixels[rows], self.view, views))  # (B, C, H, W)
-            loss = cross_entropy(classifier(images), labels[rows], label_smoothing=self.label_smoothing)
+            seen = make_view(_pixels(images[rows]), self.view, views)  # (B, C, H, W)
+            loss = cross_entropy(
+                classifier(_normalized(encoder, seen)), labels[rows], label_smoothing=self.label_smoothing
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -244,10 +253,9 @@ def _labelled(data: ImageDataset, fraction: float, seed: int) -> Subset:
     return Subset(images=train.images[rows], labels=train.labels[rows], samples=train.samples[rows])
 
 
-def _pixels(encoder: Encoder, subset: Subset, device: str) -> tuple[Tensor, Tensor]:
-    """Pixels (N, C, H, W) in [0, 1] and labels (N,) on the device."""
-    pixels = torch.as_tensor(subset.images, device=device).permute(0, 3, 1, 2).float() / 255
-    return pixels, torch.as_tensor(subset.labels, device=device)
+def _pixels(images: Tensor) -> Tensor:
+    """Images (B, C, H, W) uint8 as float32 in [0, 1]."""
+    return images.float() / 255
 
 
 def _normalized(encoder: Encoder, pixels: Tensor) -> Tensor:
@@ -256,16 +264,23 @@ def _normalized(encoder: Encoder, pixels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _frozen_features(encoder: Encoder, pixels: Tensor, *, batch_size: int = 512) -> Tensor:
-    """Features (N, D) of pixels (N, C, H, W) in [0, 1], in evaluation mode."""
-    module = encoder.module.to(pixels.device).eval()
-    return torch.cat([module(_normalized(encoder, part)).float() for part in pixels.split(batch_size)])
+def _frozen_features(
+    encoder: Encoder, images: Tensor, change: Callable[[Tensor], Tensor] | None = None, *, batch_size: int = 512
+) -> Tensor:
+    """Features (N, D) of images (N, C, H, W) uint8 in evaluation mode; ``change`` is applied to the pixels before.
+
+    Only one batch is ever held as pixels: in float32 a tenth of ImageNet takes 77 GB.
+    """
+    module = encoder.module.to(images.device).eval()
+    batches = (_pixels(part) for part in images.split(batch_size))
+    return torch.cat([module(_normalized(encoder, change(x) if change else x)).float() for x in batches])
 
 
 def _fresh_classifier(encoder: Encoder, standardize: Standardizer, head: nn.Linear) -> Classifier:
     """The start of every candidate: an own copy of the pre-trained backbone and of the fitted head."""
     # Convolutions are faster in this layout on a CPU.
-    backbone = encoder.clone().module.requires_grad_(True).to(memory_format=torch.channels_last)
+    backbone = encoder.clone().module.requires_grad_(True)
+    to_channels_last(backbone)
     own = nn.Linear(head.in_features, head.out_features, device=head.weight.device)
     own.load_state_dict(head.state_dict())
     return Classifier(backbone, standardize, own)

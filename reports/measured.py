@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from bench.card import MethodCard, ProtocolCard
 from bench.metric import Metric
@@ -13,8 +15,12 @@ from reports.places import PLACES, WHAT, value_columns
 from reports.results import Result, image_interval, metric_of, row_key, summarize
 from reports.ties import RULE, Contender, mark_best
 
+if TYPE_CHECKING:
+    from bench.spec import DataSpec
+
 MEASURED_NOTE = (
-    "Intervals: Wilson over test images for one seed, the range of two seeds, Student's t over three or more. "
+    "Intervals: Wilson over test images for one seed, the range of two seeds, Student's t over three or more, "
+    "none where all seeds agree. "
     "Values compete within one dataset, backbone and number of epochs; baselines and stale values do not compete."
 )
 
@@ -37,8 +43,15 @@ class Measured:
     def method_title(self, key: str) -> str:
         return self.methods[key].title if key in self.methods else key
 
+    def is_baseline(self, key: str) -> bool:
+        return key in self.methods and self.methods[key].family == "baseline"
+
     def title(self, key: str) -> str:
         return self.titles.get(key, key)
+
+    def data_title(self, data: DataSpec) -> str:
+        """The user's own name for the images where there is one, else the title of the dataset."""
+        return data.label if data.params.get("name") else self.title(data.key)
 
     @cached_property
     def shown(self) -> dict[tuple[str, float], str]:
@@ -75,6 +88,7 @@ def measured_table(measured: Measured) -> Table:
             _measured_row(measured, key, (*context_cells(measured, group), *measured_cells(measured, group)))
             for key, group in groups.items()
         ),
+        notes=label_notes(measured),
         rules=(RULE, MEASURED_NOTE),
         citations=method_citations(measured),
     )
@@ -91,11 +105,22 @@ def method_citations(measured: Measured) -> tuple[str, ...]:
     return tuple(dict.fromkeys(paper for paper in papers if paper))
 
 
+def label_notes(measured: Measured) -> tuple[str, ...]:
+    """One sentence for each method whose columns for few labels start from a backbone that saw all of them."""
+    few = {r.planned.spec.pretrain.method: None for r in measured.results if place_of(r)[1] < 1}
+    return tuple(
+        f"{measured.method_title(key)} was trained with all labels of the training split; its 1 % and 10 % columns "
+        "start from that backbone and are not label-limited."
+        for key in few
+        if key in measured.methods and measured.methods[key].uses_labels
+    )
+
+
 def context_cells(measured: Measured, group: Sequence[Result]) -> tuple[Cell, ...]:
     spec = group[0].planned.spec
-    data = measured.title(spec.pretrain.data.key)
-    if spec.data.key != spec.pretrain.data.key:
-        data = f"{data}, tested on {measured.title(spec.data.key)}"
+    data = measured.data_title(spec.pretrain.data)
+    if spec.data != spec.pretrain.data:
+        data = f"{data}, tested on {measured.data_title(spec.data)}"
     seeds = len({result.seed for result in group})
     return (
         Cell(text=data),
@@ -122,13 +147,24 @@ def measured_cells(measured: Measured, group: Sequence[Result]) -> tuple[Cell, .
     return tuple(summarize(measured.at(group, protocol, fraction), metric) for protocol, fraction, metric in PLACES)
 
 
-def mark_contexts(table: Table, measured: Measured, groups: Sequence[Sequence[Result]], *, start: int) -> Table:
-    """Mark best groups among rows of the same data, backbone and epochs."""
+def mark_contexts(
+    table: Table, measured: Measured, groups: Sequence[Sequence[Result]], *, start: int, where: str = ""
+) -> Table:
+    """Mark best groups among rows of the same data, backbone and epochs.
+
+    Args:
+        table: the table.
+        measured: what it is made of; where methods compete in several contexts, the notes name theirs.
+        groups: the results of each row.
+        start: index of the first of the six columns.
+        where: begins the notes.
+    """
     contexts: dict[tuple[str, ...], list[int]] = {}
     for index, group in enumerate(groups):
         if group:
             contexts.setdefault(row_key(group[0].planned.spec)[1:], []).append(index)
-    marked = []
+    specs = [result.planned.spec for result in measured.results]
+    several = len({row_key(spec)[1:] for spec in specs if not measured.is_baseline(spec.pretrain.method)}) > 1
     for indices in contexts.values():
         columns: list[tuple[Contender, ...]] = [() for _ in table.columns]
         for offset, (protocol, fraction, _) in enumerate(PLACES):
@@ -137,10 +173,8 @@ def mark_contexts(table: Table, measured: Measured, groups: Sequence[Sequence[Re
                 for index in indices
             ]
             columns[start + offset] = tuple(contender for contender in found if contender)
-        if any(len(members) > 1 for members in columns):
-            marked.append((columns, _context_words(measured, groups[indices[0]])))
-    for columns, where in marked:
-        table = mark_best(table, columns, where=where if len(marked) > 1 else "")
+        words = _context_words(measured, groups[indices[0]]) if several else ""
+        table = mark_best(table, columns, where=", ".join(filter(None, (where, words))))
     return table
 
 
@@ -158,17 +192,17 @@ def _contender(
     protocol: str,
     fraction: float,
 ) -> Contender | None:
-    """The value as a competitor, with the wider of its intervals over seeds and over test images."""
+    """The value as a competitor; its intervals over seeds and over test images are combined in quadrature."""
     cell = table.rows[row].cells[column]
-    card = measured.methods.get(group[0].planned.spec.pretrain.method)
-    if cell.value is None or cell.metric is None or cell.state != "measured" or (card and card.family == "baseline"):
+    baseline = measured.is_baseline(group[0].planned.spec.pretrain.method)
+    if cell.value is None or cell.metric is None or cell.state != "measured" or baseline:
         return None
-    lows, highs = [cell.value], [cell.value]
-    images = image_interval(measured.at(group, protocol, fraction), cell.metric)
-    for low, high in ((cell.low, cell.high), images or (None, None)):
-        lows += [low] if low is not None else []
-        highs += [high] if high is not None else []
-    return Contender(row=row, value=cell.value, low=min(lows), high=max(highs))
+    spans = [(cell.low, cell.high)]
+    if cell.seeds != 1:  # the interval of a single seed is that over test images already
+        spans.append(image_interval(measured.at(group, protocol, fraction), cell.metric) or (None, None))
+    below = math.hypot(*(cell.value - low for low, _ in spans if low is not None))
+    above = math.hypot(*(high - cell.value for _, high in spans if high is not None))
+    return Contender(row=row, value=cell.value, low=cell.value - below, high=cell.value + above)
 
 
 def companion_table(measured: Measured) -> Table | None:

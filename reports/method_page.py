@@ -8,8 +8,9 @@ from bench.card import MethodCard
 from bench.metric import Metric
 from bench.published import load_papers
 from bench.table import Cell, Column, Row, Table
-from reports.measured import Measured, protocol_title
+from reports.measured import Measured, context_cells, protocol_title
 from reports.panels import Fact
+from reports.published_rows import short_name
 from reports.results import Result, metric_of, row_key, summarize
 
 
@@ -17,7 +18,7 @@ def card_facts(card: MethodCard) -> tuple[Fact, ...]:
     """The card as lines; what a baseline does not have is left out."""
     papers = load_papers()
     paper = papers.get(card.paper)
-    source = f"{paper.short}. {paper.title}" if paper else card.paper
+    source = f"{short_name(paper.key)}. {paper.title}" if paper else card.paper
     views = f"{card.views}, of which {len(card.gradient_views)} carry a gradient"
     pairs = [
         ("family", card.family),
@@ -88,18 +89,11 @@ def _row(measured: Measured, group: Sequence[Result], metrics: Sequence[Metric])
         summarize(group, metric) if metric.key in measures else Cell(state="unplanned", reason="not of this protocol")
         for metric in metrics
     ]
-    interval = next((cell.interval for cell in cells if cell.interval), "")
-    seeds = len({result.seed for result in group})
-    context = (
-        measured.title(spec.data.key),
-        measured.title(spec.pretrain.backbone),
-        str(spec.pretrain.training.epochs if spec.pretrain.training else 0),
-        f"{seeds} seed" + ("s" if seeds > 1 else ""),
-    )
+    intervals = dict.fromkeys(cell.interval for cell in cells if cell.interval)
     return Row(
         title=protocol_title(measured.protocols, spec.protocol, spec.variant),
         key=spec.protocol,
-        cells=(*(Cell(text=text) for text in context), *cells, Cell(text=interval)),
+        cells=(*context_cells(measured, group), *cells, Cell(text="; ".join(intervals))),
     )
 
 

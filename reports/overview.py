@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -86,21 +85,18 @@ def headline(measured: Measured) -> str:
     specs = [result.planned.spec for result in measured.results]
     methods = {spec.pretrain.method for spec in specs}
     protocols = {(spec.protocol, spec.variant) for spec in specs}
-    data = _titles(measured, (spec.data.key for spec in specs))
-    backbones = _titles(measured, (spec.pretrain.backbone for spec in specs))
+    data = {spec.data.canonical_json(): measured.data_title(spec.data) for spec in specs}
+    backbones = dict.fromkeys(measured.title(spec.pretrain.backbone) for spec in specs)
     seeds = {spec.pretrain.seed for spec in specs}
     return (
         f"{_plural(len(specs), 'cell')}: {_plural(len(methods), 'method')} "
-        f"under {_plural(len(protocols), 'evaluation')} on {data}, backbone {backbones}, {_plural(len(seeds), 'seed')}."
+        f"under {_plural(len(protocols), 'evaluation')} on {', '.join(data.values())}, "
+        f"backbone {', '.join(backbones)}, {_plural(len(seeds), 'seed')}."
     )
 
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" + ("" if count == 1 else "s")
-
-
-def _titles(measured: Measured, keys: Iterable[str]) -> str:
-    return ", ".join(dict.fromkeys(measured.title(key) for key in keys))
 
 
 def environments(measured: Measured) -> tuple[str, ...]:

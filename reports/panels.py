@@ -11,7 +11,7 @@ from bench.card import ProtocolCard
 from bench.published import CONFIDENCE_WORDS, load_papers
 from bench.table import STATES, CellState
 from reports.measured import Measured, protocol_title
-from reports.published_rows import PublishedRow, published_panel_id
+from reports.published_rows import PublishedRow, lacks_epochs, published_panel_id, short_name
 from reports.results import Record, Result, metric_of, number, panel_id, parsed, row_key, summarize, whole
 
 STATE_OF: dict[str, CellState] = {"fresh": "measured", "stale": "stale", "failed": "failed", "missing": "missing"}
@@ -82,7 +82,7 @@ def _measured_panel(measured: Measured, group: Sequence[Result]) -> Panel:
     title = protocol_title(measured.protocols, spec.protocol, spec.variant)
     return Panel(
         id=panel_id(spec),
-        title=f"{measured.method_title(spec.pretrain.method)}: {title} on {measured.title(spec.data.key)}",
+        title=f"{measured.method_title(spec.pretrain.method)}: {title} on {measured.data_title(spec.data)}",
         runs=tuple(_run(result, measured.protocols.get(spec.protocol)) for result in group),
         summary=tuple(_summary(measured, group)) if len(group) > 1 else (),
     )
@@ -98,7 +98,8 @@ def _summary(measured: Measured, group: Sequence[Result]) -> Iterable[Fact]:
             yield Fact(label=metric.title, value=f"no mean: {cell.reason}")
             continue
         text = f"mean of {cell.seeds} seeds {cell.value:.4f} {metric.unit}".strip()
-        yield Fact(label=metric.title, value=f"{text}, {cell.interval}: {cell.low:.2f} to {cell.high:.2f}")
+        span = "" if cell.low is None or cell.high is None else f": {cell.low:.2f} to {cell.high:.2f}"
+        yield Fact(label=metric.title, value=f"{text}, {cell.interval}{span}")
 
 
 def _run(result: Result, card: ProtocolCard | None) -> Run:
@@ -264,6 +265,9 @@ def _published_panel(row: PublishedRow, record: Mapping[str, Any]) -> Panel:
     paper = papers[str(record["paper"])]
     quoted = "quoted: this source took the value from elsewhere" if record["quoted"] else "the source's own result"
     fraction = number(record["label_fraction"])
+    epochs = f"{row.epochs or 'unknown'} epochs"
+    if row.epochs and lacks_epochs(record):
+        epochs += " (not printed in this source, taken from others)"
     pairs = [
         ("value", f"{record['value']:g} {record['unit']}".strip()),
         ("origin", quoted),
@@ -272,11 +276,11 @@ def _published_panel(row: PublishedRow, record: Mapping[str, Any]) -> Panel:
         ("confidence", f"{record['confidence']}: {CONFIDENCE_WORDS[str(record['confidence'])]}"),
         ("protocol", record["protocol"]),
         ("label fraction", f"{fraction:g}" if fraction is not None else None),
-        ("pre-training", f"{record['pretrain_data']}, {record['backbone']}, {row.epochs or 'unknown'} epochs"),
+        ("pre-training", f"{record['pretrain_data']}, {record['backbone']}, {epochs}"),
         ("variant in the source", record["variant"]),
         ("notes", record["notes"]),
     ]
-    source = Fact(label="source", value=f"{paper.short}. {paper.title}", href=paper.link)
+    source = Fact(label="source", value=f"{short_name(paper.key)}. {paper.title}", href=paper.link)
     facts = (source, *_section("", pairs).facts)
     state = "† quoted" if record["quoted"] else "published"
     metric = metric_of(str(record["metric"]))

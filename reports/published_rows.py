@@ -8,12 +8,13 @@ traced keeps its mark. No value is replaced, converted or averaged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any
 
 from bench.metric import Metric
-from bench.published import Paper, load_papers
+from bench.published import load_papers
 from bench.statistics.proportion import wilson_interval
 from bench.table import QUOTED, SECONDARY, Cell
 from reports.results import number, whole
@@ -57,7 +58,7 @@ class PublishedRow:
     Attributes:
         method: registry key.
         title: printed name, with the variant.
-        epochs: pre-training epochs where a source gives them.
+        epochs: pre-training epochs where a source gives them; not all of the values' sources need to.
         values: the record of each printed value.
     """
 
@@ -90,6 +91,22 @@ def published_rows(published: pd.DataFrame) -> tuple[PublishedRow, ...]:
             )
         )
     return tuple(rows)
+
+
+def lacks_epochs(record: Mapping[str, Any]) -> bool:
+    """Whether the value's own source gives no epochs: none are on record, or the base table, without any, quotes it."""
+    return record["pretrain_epochs"] is None or bool(record["quoted"])
+
+
+def epochs_notes(rows: Iterable[PublishedRow]) -> tuple[str, ...]:
+    """One sentence for each row whose epochs are not printed with all of its values."""
+    counted = [(row, sum(map(lacks_epochs, row.values.values()))) for row in rows if row.epochs]
+    return tuple(
+        f"{row.title}: the source of {lacking} of the {len(row.values)} values prints no epochs; "
+        f"{row.epochs} is taken from other sources."
+        for row, lacking in counted
+        if lacking
+    )
 
 
 def _title(title: str, variant: str) -> str:
@@ -167,7 +184,6 @@ def sampling_interval(value: float) -> tuple[float, float]:
 
 def source_line(row: PublishedRow) -> str:
     """The sources of a row in short: ``Grill et al. 2020, Tables 1a and 2a; quoted in Bardes et al. 2022, Table 1``."""
-    papers = load_papers()
     places: dict[tuple[bool, str], dict[str, None]] = {}
     for record in row.values.values():
         entry = places.setdefault((bool(record["quoted"]), str(record["paper"])), {})
@@ -175,12 +191,21 @@ def source_line(row: PublishedRow) -> str:
     parts = []
     for (quoted, key), tables in places.items():
         where = ", ".join(tables)
-        parts.append(f"{'quoted in ' if quoted else ''}{_short(papers, key)}, {where}")
+        parts.append(f"{'quoted in ' if quoted else ''}{short_name(key)}, {where}")
     return "; ".join(parts)
 
 
-def _short(papers: Mapping[str, Paper], key: str) -> str:
-    return papers[key].short if key in papers else key
+def short_name(key: str) -> str:
+    """``Chen et al. 2020b``: authors and year, with a letter where several sources of Table 1 share them.
+
+    The letters follow the citation keys, so they are the same in every report.
+    """
+    papers = load_papers()
+    if key not in papers:
+        return key
+    short = papers[key].short
+    equal = sorted(other for other in {BASE_PAPER, *OWN_PAPER.values()} if papers[other].short == short)
+    return short + ascii_lowercase[equal.index(key)] if key in equal and len(equal) > 1 else short
 
 
 def citations(rows: tuple[PublishedRow, ...]) -> tuple[str, ...]:

@@ -133,7 +133,7 @@ def summarize(results: Sequence[Result], metric: Metric) -> Cell:
     """One table cell for all seeds of one row, protocol and metric.
 
     A mean is formed only when every planned seed has a value. Its interval is Student's t over at least three seeds,
-    the range of two, and the stored interval of a single one.
+    the range of two, and the stored interval of a single one; seeds that agree have none.
     """
     if not results:
         return Cell(state="unplanned", metric=metric, reason="not part of this suite")
@@ -147,7 +147,7 @@ def summarize(results: Sequence[Result], metric: Metric) -> Cell:
     stale = [result for result in results if result.planned.state == "stale"]
     values = [float(result.metrics[metric.key]["value"]) for result in results]
     stored = [result.metrics[metric.key] for result in results]
-    low, high, interval, covers = _interval(values, stored)
+    low, high, interval, covers = _interval(values, stored, metric)
     counts = {whole(row["n"]) for row in stored}
     return Cell(
         state="stale" if stale else "measured",
@@ -209,20 +209,24 @@ def _reason(result: Result) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _interval(values: Sequence[float], stored: Sequence[Record]) -> tuple[float | None, float | None, str, str]:
+def _interval(
+    values: Sequence[float], stored: Sequence[Record], metric: Metric
+) -> tuple[float | None, float | None, str, str]:
     """Low, high, how it was computed and what it covers."""
     if len(values) == 1:
         row = stored[0]
         return number(row["low"]), number(row["high"]), str(row["interval"] or ""), str(row["covers"] or "")
-    if len(values) == 2:
+    n = len(values)
+    if min(values) == max(values):  # an interval of no width would claim a certainty that nobody measured
+        return None, None, f"no spread between {n} seeds", ""
+    if n == 2:
         return min(values), max(values), "range of 2 seeds", "seeds"
     from scipy.special import stdtrit  # imported late: only tables with several seeds need it
 
-    n = len(values)
     mean = math.fsum(values) / n
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     half = float(stdtrit(n - 1, 0.975)) * spread / math.sqrt(n)
-    return mean - half, mean + half, f"t 95% over {n} seeds", "seeds"
+    return metric.clip(mean - half), metric.clip(mean + half), f"t 95% over {n} seeds", "seeds"
 
 
 def image_interval(results: Sequence[Result], metric: Metric) -> tuple[float, float] | None:

@@ -22,7 +22,7 @@ from reports.method_page import card_facts, collapse_facts, encoders, results_ta
 from reports.overview import compute_seconds, counts, environments, gaps, headline, recipe_table
 from reports.panels import measured_panels, published_panels
 from reports.plots import draw
-from reports.published_rows import PublishedRow, published_rows
+from reports.published_rows import PublishedRow, published_rows, short_name
 from reports.results import collect
 from reports.table1 import LOWER_BOUND_NOTE, PUBLISHED_NOTE, published_table, side_by_side
 from reports.ties import RULE
@@ -168,7 +168,7 @@ class _Pages:
             marks=MARKS,
             confidence=CONFIDENCE_WORDS,
             rules=(RULE, MEASURED_NOTE, PUBLISHED_NOTE, LOWER_BOUND_NOTE),
-            papers=[papers[key] for key in sorted(cited) if key in papers],
+            papers=[(papers[key], short_name(key)) for key in sorted(cited) if key in papers],
         )
 
     def _table(self, table: Table, *, base: str = "") -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from bench.card import MethodCard, ProtocolCard
@@ -14,6 +13,7 @@ from reports.measured import (
     Measured,
     context_cells,
     epochs_cell,
+    label_notes,
     mark_contexts,
     measured_cells,
     measured_table,
@@ -25,6 +25,7 @@ from reports.published_rows import (
     DATA,
     PublishedRow,
     citations,
+    epochs_notes,
     published_cell,
     published_rows,
     sampling_interval,
@@ -111,7 +112,7 @@ def published_table(printed: Sequence[PublishedRow]) -> Table:
             )
             for row in printed
         ),
-        rules=(PUBLISHED_NOTE, SUPERVISED_NOTE, RULE, LOWER_BOUND_NOTE),
+        rules=(PUBLISHED_NOTE, *epochs_notes(printed), SUPERVISED_NOTE, RULE, LOWER_BOUND_NOTE),
         citations=citations(tuple(printed)),
     )
     return mark_best(table, [(), *_published_contenders(table, printed, start=1), ()])
@@ -167,7 +168,8 @@ def side_by_side(printed: Sequence[PublishedRow], measured: Measured) -> Table:
         caption=f"{WHAT} The two halves differ in data, backbone and epochs: compare orders, not values.",
         columns=tuple(columns),
         rows=tuple(rows),
-        rules=(PUBLISHED_NOTE, SUPERVISED_NOTE, RULE, LOWER_BOUND_NOTE, MEASURED_NOTE),
+        notes=label_notes(measured),
+        rules=(PUBLISHED_NOTE, *epochs_notes(printed), SUPERVISED_NOTE, RULE, LOWER_BOUND_NOTE, MEASURED_NOTE),
         citations=tuple(dict.fromkeys((*citations(tuple(printed)), *method_citations(measured)))),
     )
     width = 1 + len(PLACES)
@@ -176,9 +178,7 @@ def side_by_side(printed: Sequence[PublishedRow], measured: Measured) -> Table:
     table = mark_best(table, [(), *left, *blank], where="Published")
     for number, members in enumerate(contexts.values(), start=1):
         groups = [members.get(method, []) if method else [] for method, _ in order]
-        before = len(table.notes)
-        table = mark_contexts(table, measured, groups, start=number * width + 1)
-        table = _prefixed(table, before, "Measured")
+        table = mark_contexts(table, measured, groups, start=number * width + 1, where="Measured")
     return table
 
 
@@ -191,11 +191,6 @@ def _contexts(measured: Measured) -> dict[tuple[str, ...], dict[str, list[Result
             key = (*key, epochs)
         contexts.setdefault(key, {})[method] = group
     return contexts
-
-
-def _prefixed(table: Table, before: int, prefix: str) -> Table:
-    notes = (*table.notes[:before], *(f"{prefix}: {note[:1].lower()}{note[1:]}" for note in table.notes[before:]))
-    return replace(table, notes=notes)
 
 
 def _heading(measured: Measured, group: Sequence[Result]) -> str:

@@ -10,7 +10,9 @@ from bench.table import Cell, Column, Row, Table
 
 RULE = (
     "Bold marks the best group of a column: every value whose 95 % interval overlaps that of the best. "
-    "This is a cautious reading, not a test."
+    "Over several seeds, the half-widths of the intervals over seeds and over test images are added in quadrature, "
+    "because the two are independent. Two seeds have only their range, which misses the expected value about half of "
+    "the time and makes the group too small. Otherwise this is a cautious reading; it is never a test."
 )
 
 
@@ -85,7 +87,8 @@ def _sentences(table: Table, groups: Sequence[Group | None], where: str) -> list
         others = _listed([table.rows[index].title for index in sorted(group.rows - {group.best})])
         what = _listed([_short(column) for column in columns])
         sentences.append(
-            f"{prefix} {what}, {others} cannot be told apart from {table.rows[group.best].title}, the best value."
+            f"{prefix} {what}, {others} cannot be told apart from {table.rows[group.best].title}, "
+            "the best of the competing values."
         )
     return sentences
 

@@ -69,7 +69,7 @@ class MethodTrial:
             self.params["num_classes"] = NUM_CLASSES
 
     def build(self, *, seed: int = 0, channels: int = 3, width: int = 12) -> Method:
-        with isolated_rng(seed):
+        with isolated_rng(seed, "heads"):
             method: Method = self.entry.load()(TinyBackbone(channels, width), **self.params)
         return method
 
@@ -82,7 +82,7 @@ class MethodTrial:
     def terms(self, method: Method, views: Sequence[Tensor], *, seed: int = 0) -> dict[str, Tensor]:
         """One forward pass, its random numbers seeded."""
         labels = {"labels": torch.arange(len(views[0])) % NUM_CLASSES} if self.card.uses_labels else {}
-        with isolated_rng(seed):
+        with isolated_rng(seed, "training"):
             terms: dict[str, Tensor] = method(views, **labels)
         return terms
 
@@ -296,7 +296,7 @@ def _train(trial: MethodTrial, method: Method, optimizer: torch.optim.Optimizer,
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         optimizer.step()
-        with isolated_rng(step):
+        with isolated_rng(step, "training"):
             method.after_step(step, STEPS)
         losses.append(loss.item())
     return losses

@@ -1,4 +1,4 @@
-"""The battery for protocols: three evaluations of a tiny encoder on a synthetic dataset of six classes."""
+"""The battery for protocols: a few evaluations of a tiny encoder on a synthetic dataset of six classes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def synthetic_dataset() -> RecordingDataset:
 def tiny_encoder(data: ImageDataset) -> Encoder:
     """A random convolutional network whose running statistics have seen the training images."""
     mean, std = data.channel_statistics
-    with isolated_rng(0):
+    with isolated_rng(0, "backbone"):
         module = TinyBackbone(data.channels, 12)
     encoder = Encoder(
         module=module,
@@ -213,6 +213,21 @@ def ignores_test_labels(trial: ProtocolTrial) -> None:
         raise ContractBrokenError("with other test labels the predicted classes differ: they were used in the fit.")
 
 
+def judges_each_image_alone(trial: ProtocolTrial) -> None:
+    """What is predicted for a test image does not depend on which others are in the test split."""
+    kept = trial.data.splits["test"][trial.test_labels < NUM_CLASSES // 2]  # a half that is unlike the whole
+    fewer = trial.evaluate(replace(trial.data, splits={**trial.data.splits, "test": kept}, reads=[])).predictions
+    before, after = (frame.set_index("sample").loc[kept] for frame in (trial.outcome.predictions, fewer))
+    for name in before:
+        one, other = before[name], after[name]
+        close = np.isclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True) if one.dtype.kind == "f" else one == other
+        if not np.all(close):
+            raise ContractBrokenError(
+                f"with half of the test images, {name!r} of the others changes: something was estimated on the test "
+                "split. Take statistics from the training split."
+            )
+
+
 def seed_decides(trial: ProtocolTrial) -> None:
     """The same seed gives the same scores and predictions."""
     again = trial.evaluate(trial.data)
@@ -242,6 +257,7 @@ OUTCOME_CHECKS: tuple[Callable[[ProtocolTrial], None], ...] = (
     details_are_json,
     reads_test_last_and_once,
     ignores_test_labels,
+    judges_each_image_alone,
     seed_decides,
     encoder_stays,
 )

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SPLITS = ("train", "validation", "test")
+BLOCK = 1024  # images whose pixels are counted at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +85,14 @@ class ImageDataset:
     @cached_property
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over the training split, on the [0, 1] scale."""
-        pixels = self.images[self.splits["train"]].reshape(-1, self.channels)
-        counts = np.stack([np.bincount(pixels[:, c], minlength=256) for c in range(self.channels)])
+        train = self.splits["train"]
+        counts = np.zeros((self.channels, 256), dtype=np.int64)
+        for start in range(0, len(train), BLOCK):  # bincount casts what it counts to int64
+            pixels = self.images[train[start : start + BLOCK]].reshape(-1, self.channels)
+            counts += np.stack([np.bincount(pixels[:, c], minlength=256) for c in range(self.channels)])
         levels = np.arange(256) / 255.0
-        mean = counts @ levels / len(pixels)
-        variance = counts @ levels**2 / len(pixels) - mean**2
+        total = counts[0].sum()
+        mean = counts @ levels / total
+        variance = counts @ levels**2 / total - mean**2
         std = np.sqrt(np.maximum(variance, 0.0))
         return tuple(map(float, mean)), tuple(float(s) if s > 0 else 1.0 for s in std)

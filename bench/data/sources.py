@@ -24,7 +24,7 @@ import numpy as np
 
 from bench.data.dataset import SPLITS, ImageDataset
 from bench.data.files import Dependencies, existing_folder
-from bench.errors import DataError
+from bench.errors import DataError, JointbenchError
 from bench.registry import Entry, Registry
 from bench.spec import DataSpec
 
@@ -65,11 +65,12 @@ class DataSource:
 
     def _load(self, spec: DataSpec, address: str) -> ImageDataset:
         if address not in self._memo:
-            dataset = self._read(address)
+            dataset: ImageDataset | None = self._read(address)
             if dataset is None:
                 entry = self.datasets[spec.key]
                 arguments = [self._root_for(entry)] if entry.needs_root else []
-                dataset = entry.load()(*arguments, **entry.complete(spec.params))
+                params = entry.complete(spec.params)
+                dataset = _guarded(entry, lambda: entry.load()(*arguments, **params))
                 self._write(address, dataset)
             while len(self._memo) >= MEMO_SIZE:
                 self._memo.pop(next(iter(self._memo)))
@@ -87,7 +88,7 @@ class DataSource:
         """Name of the cache entry: the key, and a digest of everything that decides the content."""
         entry = self.datasets[spec.key]
         params = entry.complete(spec.params)
-        needs: Dependencies = getattr(entry.load(), "dependencies", Dependencies())
+        needs: Dependencies = getattr(_guarded(entry, entry.load), "dependencies", Dependencies())
         decides: dict[str, Any] = {
             "params": params,
             "code": _code_digest(entry.file),
@@ -95,7 +96,7 @@ class DataSource:
         }
         if entry.needs_root:
             root = self._root_for(entry).resolve()
-            decides["files"] = [_stamp(file) for file in needs.files(root, params)]
+            decides["files"] = [_stamp(file) for file in _guarded(entry, lambda: needs.files(root, params))]
         return f"{spec.key}-{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]}"
 
     def _recorded(self, address: str) -> str | None:
@@ -156,6 +157,21 @@ class DataSource:
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def _guarded(entry: Entry, work: Callable[[], Any]) -> Any:
+    """Run a loader's own code; what it raises by mistake becomes an error that names the loader.
+
+    Raises:
+        DataError: with the file and line of the loader.
+    """
+    try:
+        return work()
+    except JointbenchError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise DataError(f"{entry.where}: dataset {entry.key!r} failed with {reason}. Correct its loader.") from error
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:

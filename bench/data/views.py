@@ -321,7 +321,7 @@ def _smoothing(sigma: Tensor, length: int, size: int) -> Tensor:
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernel /= kernel.sum(1, keepdim=True)
     source = (torch.arange(size, device=sigma.device)[:, None] + offsets).abs()  # (size, taps), reflected at 0 …
-    source = size - 1 - (size - 1 - source).abs()  # … and at size - 1
+    source = (size - 1 - (size - 1 - source).abs()).clamp(min=0)  # … and at size - 1; one pixel mirrors itself
     taps = torch.nn.functional.one_hot(source, size).to(sigma.dtype)  # (size, taps, size)
     return torch.einsum("bt,itj->bji", kernel, taps)
 

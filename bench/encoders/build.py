@@ -30,7 +30,7 @@ def build_backbone(entry: Entry, params: Mapping[str, Any], *, channels: int, se
         RegistrationError: the function does not return a module with a whole number ``feature_dim``.
         UnknownNameError, SpecError: a parameter is unknown or unfit.
     """
-    with isolated_rng(seed):
+    with isolated_rng(seed, "backbone"):
         module = entry.load()(channels, **entry.complete(params))
     if not isinstance(module, nn.Module) or not isinstance(getattr(module, "feature_dim", None), int):
         raise RegistrationError(

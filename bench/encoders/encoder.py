@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bench.training.precision import true_float32
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
@@ -42,6 +44,7 @@ class Encoder:
         return (pixels - mean) / std
 
     @torch.inference_mode()
+    @true_float32()
     def features(self, images: NDArray[np.uint8], *, device: str = "cpu", batch_size: int = 512) -> Tensor:
         """Pooled features (N, D) float32 of images (N, H, W, C) uint8, on the CPU, in evaluation mode."""
         module = self.module.to(device).eval()

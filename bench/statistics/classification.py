@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.errors import DivergenceError
 from bench.metric import TOP1, TOP5, Metric
 from bench.protocol import Score
 from bench.statistics.proportion import wilson_interval
@@ -22,18 +23,28 @@ def ranked_predictions(
 ) -> pd.DataFrame:
     """One row per sample: ``sample``, ``label``, ``top1`` … ``top5`` (fewer with fewer classes), ``label_log_score``.
 
-    Equal scores rank by class index, so the order does not depend on the device.
+    Equal scores rank by class index, so the order does not depend on the device. A class with the score -inf is not
+    ranked: where fewer classes than ranks are left, the last ranks hold -1, which is a miss.
 
     Args:
         class_scores: (n, K), higher is likelier; log-probabilities by convention.
         labels: (n,) true classes.
         samples: (n,) indices into the dataset.
         block: rows that are sorted at a time.
+
+    Raises:
+        DivergenceError: a score is NaN or +inf, or no class of a sample is ranked.
     """
-    parts = [
-        torch.argsort(class_scores[start : start + block], dim=1, descending=True, stable=True)[:, :RANKS].cpu()
-        for start in range(0, len(class_scores), block)
-    ]
+    sound = class_scores.amax(dim=1).isfinite()  # amax passes NaN on
+    if not bool(sound.all()):
+        raise DivergenceError(
+            f"The class scores of {int((~sound).sum())} of {len(sound)} test images are NaN or infinite. The encoder's "
+            "features overflow, or what was fitted on them diverged: use smaller learning rates."
+        )
+    parts = []
+    for start in range(0, len(class_scores), block):
+        ordered, classes = class_scores[start : start + block].sort(dim=1, descending=True, stable=True)
+        parts.append(classes.masked_fill(ordered.isneginf(), -1)[:, :RANKS].cpu())
     ranked = torch.cat(parts).numpy()  # (n, min(5, K))
     own = class_scores.gather(1, torch.as_tensor(labels, device=class_scores.device)[:, None])[:, 0]
     return pd.DataFrame(

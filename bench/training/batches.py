@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.data.views import make_view
 from bench.errors import SpecError
 from bench.spec import PretrainSpec
+from bench.training.layout import channels_last
 from bench.training.randomness import stream
 
 
@@ -70,7 +71,7 @@ class Batches:
 
     def start_epoch(self, epoch: int) -> None:
         """Shuffle for ``epoch``, counted from 0."""
-        order = torch.randperm(len(self.images), generator=stream(self.seed, epoch))
+        order = torch.randperm(len(self.images), generator=stream("order", self.seed, epoch))
         self.order = order.to(self.images.device)
 
     def load(self, epoch: int, step: int) -> tuple[list[Tensor], Tensor | None]:
@@ -79,7 +80,6 @@ class Batches:
         pixels = self.images[index].float().div_(255.0)  # (B, C, H, W)
         views = []
         for number, view in enumerate(self.views):
-            generator = stream(self.seed, epoch, step, number)  # on the CPU: the same draws on every device
-            seen = (make_view(pixels, view, generator) - self.mean).div_(self.std)
-            views.append(seen.contiguous(memory_format=torch.channels_last))
+            generator = stream("views", self.seed, epoch, step, number)  # on the CPU: the same draws on every device
+            views.append(channels_last((make_view(pixels, view, generator) - self.mean).div_(self.std)))
         return views, None if self.labels is None else self.labels[index]

@@ -25,8 +25,10 @@ from bench.training.checkpoint import CheckpointFile
 from bench.training.diagnostics import Spread, measured_spread
 from bench.training.health import CollapseWatch, check_parameters, check_terms
 from bench.training.history import EpochRecord, HistoryRow, Kind, TrainingResult
+from bench.training.layout import to_channels_last
 from bench.training.method import Method
 from bench.training.optimizers import build_optimizer, scaled_lr
+from bench.training.precision import true_float32
 from bench.training.randomness import isolated_rng, rng_state, set_rng_state
 from bench.training.schedule import Schedule, set_learning_rates
 
@@ -68,7 +70,8 @@ def pretrain(
         CollapseError: all embeddings became the same vector.
     """
     training = _checked_recipe(method, spec, labels, device)
-    with isolated_rng(spec.seed, device=device):
+    arithmetic = true_float32() if training.precision == "32-true" else nullcontext()
+    with isolated_rng(spec.seed, "training", device=device), arithmetic:
         fabric = Fabric(accelerator=device, devices=1, precision=training.precision, plugins=[LightningEnvironment()])
         batches = Batches(
             spec,
@@ -101,9 +104,9 @@ class _Training:
 
     def __init__(self, fabric: Fabric, method: Method, training: TrainingSpec, batches: Batches, device: str) -> None:
         self.fabric, self.method, self.training, self.batches, self.device = fabric, method, training, batches, device
-        # Convolutions are 10 to 35 % faster in this layout on a CPU, and under mixed precision on a GPU.
-        method.train().to(memory_format=torch.channels_last)
-        self.model = fabric.setup_module(method)  # casts for 64-true, so the optimizer comes after it
+        # Convolutions are 6 to 39 % faster in this layout on a CPU, and under mixed precision on a GPU.
+        to_channels_last(method)
+        self.model = fabric.setup_module(method.train())  # casts for 64-true, so the optimizer comes after it
         self.peak = scaled_lr(training)
         self.bare_optimizer = build_optimizer(_covering_groups(method), training)
         wrapped = fabric.setup_optimizers(self.bare_optimizer)

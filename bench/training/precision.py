@@ -1,8 +1,9 @@
-"""Full precision for losses: float32 at least, also inside a mixed-precision step."""
+"""Full precision: losses in float32 at least, and float32 convolutions without TF32."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -27,3 +28,17 @@ def full_precision(loss: Callable[..., dict[str, Tensor]]) -> Callable[..., dict
             return loss(*(z.float() if z.dtype in halves else z for z in embeddings), **settings)
 
     return run
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """Keep float32 convolutions on a CUDA device in float32 for the body.
+
+    Torch's default rounds their inputs to the 10 bits of mantissa of TF32; float32 matrix products it leaves alone.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before

@@ -86,6 +86,7 @@ def test_run_reports_and_a_second_run_does_nothing_without_torch(cli: Run, tiny:
 def test_plan_why_and_store_show_tell_the_state(cli: Run, tiny: Path) -> None:
     assert "missing        digits/convnet/byol/knn/digits/seed0" in cli("plan", tiny)[1]
     cli("run", tiny, "--workers", 1, "--methods", "byol")
+    assert "never computed" in Path("jointbench-report/index.html").read_text().lower()  # of the whole suite
     code, out, _ = cli("plan", tiny)
     assert code == 0 and "fresh          digits/convnet/byol" in out and "tiny: 1 fresh, 1 missing." in out
     code, out, _ = cli("why", "byol/knn", "--suite", tiny)
@@ -104,7 +105,7 @@ def test_the_recomputing_command_recomputes_the_same_value(cli: Run, tiny: Path,
     assert "Computing 1 cell" in out
     store = Store(str(tmp_path / "jointbench-store"))
     assert outcome(store) == before
-    assert len(store.storage.names("parts", ".parquet")) == 6
+    assert len(store.storage.names("parts", ".parquet")) == 5  # the encoder is not trained again
 
 
 def test_failed_cells_give_exit_code_1_and_a_report(cli: Run, tmp_path: Path) -> None:
@@ -115,6 +116,49 @@ def test_failed_cells_give_exit_code_1_and_a_report(cli: Run, tmp_path: Path) ->
     assert "1 cell failed:" in err and "upside down" in err and "Traceback" not in err + out
     page = (tmp_path / "jointbench-report/index.html").read_text()
     assert "upside down" in page
+
+
+def test_a_forced_run_that_fails_says_so_and_keeps_the_earlier_results(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "moody.py"
+    plugin.write_text(
+        "import os\nfrom bench.card import ProtocolCard\nfrom bench.metric import TOP1, TOP5\n"
+        "from bench.registry import register_protocol\nfrom protocols.knn import KNN\n"
+        '@register_protocol("moody", card=ProtocolCard(title="Moody", summary="s", metrics=(TOP1, TOP5)))\n'
+        "class Moody(KNN):\n    def evaluate(self, encoder, data, *, seed, device):\n"
+        "        if os.environ.get('MOOD'):\n            raise ValueError('not today')\n"
+        "        return super().evaluate(encoder, data, seed=seed, device=device)\n"
+    )
+    suite = write_suite(tmp_path, methods=["random_init"], overrides={}, protocols=[{"protocol": "moody"}])
+    words = ("run", suite, "--plugin", plugin, "--workers", 1)
+    assert cli(*words)[0] == 0
+    monkeypatch.setenv("MOOD", "bad")
+    code, out, err = cli(*words, "--force")
+    assert code == 1 and "not today" in out and "1 cell failed" in err and "earlier results are kept" in err
+    assert cli("plan", suite, "--plugin", plugin)[1].startswith("fresh")
+
+
+def test_a_source_edited_under_a_run_is_never_stored_under_the_old_hash(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import bench.runner
+
+    plugin = tmp_path / "edited_method.py"
+    plugin.write_text(write_plugin(tmp_path).read_text().replace('"raises"', '"edited"').replace("Raises", "Edited"))
+    suite = write_suite(tmp_path, methods=["edited"], overrides={})
+    real = bench.runner.run
+
+    def edit_then_run(*arguments: Any, **options: Any) -> None:
+        plugin.write_text(plugin.read_text().replace("upside down", "inside out"))
+        real(*arguments, **options)
+
+    monkeypatch.setattr(bench.runner, "run", edit_then_run)
+    (tmp_path / "bad_methods.py").unlink()
+    code, _, err = cli("run", suite, "--plugin", plugin, "--workers", 1)
+    assert code == 1 and "inside out" not in err
+    log = "".join(path.read_text() for path in (tmp_path / "jointbench-store/logs").iterdir())
+    assert "The code was edited while the run was under way" in log and "Edited.forward changed" in log
 
 
 @pytest.mark.parametrize("format", ["md", "csv", "latex", "json", "html"])
@@ -141,7 +185,9 @@ def test_tables_prints_every_format(cli: Run, tiny: Path, format: str) -> None:
         (["run", "smoke", "--plugin", "absent.py"], "there is no such plug-in file"),
         (["plan", "smoke", "--store", "nowhere://x"], "cannot be opened as a store"),
         (["why", "nothing", "--suite", "smoke"], "Unknown cell 'nothing'"),
-        (["check", "absent.py"], "there is no such plug-in file"),
+        (["check", "absent.py"], "absent.py: there is no such file. Give the path of a Python file"),
+        (["run", "smoke", "--out", "/proc/nowhere"], "the report cannot be written there"),
+        (["why", "vicreg", "--suite", "smoke"], "'vicreg' names 4 cells"),
         (["new", "method", "Not A Key"], "is no key. Use lower-case letters"),
         (["new", "method", "vicreg"], "exists already"),
     ],
@@ -192,6 +238,21 @@ def test_a_part_with_a_flipped_byte_is_set_aside_and_recomputed(cli: Run, tiny: 
     assert outcome(Store(str(tmp_path / "jointbench-store"))) == before
 
 
+def test_a_report_with_a_missing_page_is_built_again(cli: Run, tiny: Path, tmp_path: Path) -> None:
+    cli("run", tiny, "--workers", 1, "--methods", "random_init")
+    page = tmp_path / "jointbench-report/table1.html"
+    page.unlink()
+    assert "(unchanged)" not in cli("run", tiny, "--workers", 1, "--methods", "random_init")[1] and page.is_file()
+    page.unlink()
+    assert cli("report", tiny)[0] == 0 and page.is_file()
+
+
+def test_paths_that_look_like_markup_are_printed_as_they_are(cli: Run, tiny: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o [red]x [/bold]"
+    code, printed, _ = cli("run", tiny, "--workers", 1, "--methods", "random_init", "--out", out)
+    assert code == 0 and f"Report: {out}/index.html" in printed
+
+
 def test_list_shows_every_kind(cli: Run) -> None:
     for kind, key in (
         ("methods", "vicreg"),
@@ -237,6 +298,8 @@ def clone(tmp_path: Path) -> Path:
     source = Path(bench.__file__).parent.parent
     for package in ("bench", "methods", "protocols", "reports"):
         shutil.copytree(source / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "tests").mkdir()
     return tmp_path
 
 

@@ -89,6 +89,24 @@ def test_a_file_beside_a_plugin_counts_and_other_imports_do_not(tmp_path: Path) 
     assert set(manifest) == {"mine", "beside"}
 
 
+def test_the_modules_of_an_entrys_own_package_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "their_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "losses.py").write_text("def loss(z):\n    return z\n")
+    (package / "method.py").write_text("from their_package.losses import loss\nX = loss\n")
+    (package / "relative.py").write_text("from .losses import loss\nX = loss\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("method", "relative"):
+        manifest = code_manifest([(f"their_package.{name}", package / f"{name}.py")])
+        assert set(manifest) == {f"their_package.{name}", "their_package.losses"}
+
+
+def test_a_card_kept_in_a_constant_does_not_count(tmp_path: Path) -> None:
+    with_card = SOURCE + 'CARD = MethodCard(title="A", family="contrastive", summary="s")\n'
+    assert manifest_of(tmp_path, with_card) == manifest_of(tmp_path, SOURCE, "other")
+
+
 def test_the_dump_leaves_out_what_differs_between_python_versions() -> None:
     import ast
 
@@ -164,6 +182,13 @@ def test_a_change_of_the_loss_touches_only_its_own_method(checkout: Path) -> Non
         ("bench/cli.py", "Report: ", "The report: ", set()),
         ("bench/runner.py", "timeout=0.2", "timeout=0.3", set()),
         ("bench/store.py", 'compression="zstd"', 'compression="snappy"', set()),
+        ("bench/training/checkpoint.py", "is damaged", "is broken", set()),
+        (
+            "bench/data/dataset.py",
+            "return int(self.images.shape[3])",
+            "return int(self.images.shape[-1])",
+            {"trained knn", "trained linear", "random knn", "random linear"},
+        ),
         ("protocols/knn.py", "temperature: float = 0.07", "temperature: float = 0.08", {"trained knn", "random knn"}),
         ("bench/training/optimizers.py", "class LARS", "EXTRA = 1\n\n\nclass LARS", {"trained knn", "trained linear"}),
         (

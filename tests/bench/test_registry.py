@@ -76,6 +76,32 @@ def test_a_missing_or_empty_plugin_is_an_error(tmp_path: Path) -> None:
         discover([empty])
 
 
+def test_two_plugins_of_one_name_are_refused_and_one_given_twice_is_not(plugin: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    again = tmp_path / "other" / plugin.name
+    again.write_text(METHOD.format(key="another"))
+    with pytest.raises(RegistrationError, match="Two plug-in files have the same name"):
+        discover([plugin, again])
+    assert "thing" in discover([plugin, plugin]).methods
+
+
+def test_a_built_in_file_given_as_a_plugin_stays_built_in() -> None:
+    file = discover().methods["vicreg"].file
+    assert not discover([file]).methods["vicreg"].plugin
+
+
+def test_a_plugin_that_ends_the_program_is_an_error(plugin: Path) -> None:
+    plugin.write_text("import sys\n" + plugin.read_text() + "\nsys.exit(0)\n")
+    with pytest.raises(RegistrationError, match=r"thing.py: ends the program when it is imported \(exit 0\)"):
+        discover([plugin]).methods["thing"].load()
+
+
+def test_a_plugin_may_import_the_files_beside_it(plugin: Path, tmp_path: Path) -> None:
+    (tmp_path / "beside_the_thing.py").write_text("X = 1\n")
+    plugin.write_text("from beside_the_thing import X\n" + plugin.read_text())
+    assert discover([plugin]).methods["thing"].load().key == "thing"
+
+
 def test_an_installed_package_registers_through_its_entry_point(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +131,7 @@ def test_parameters_are_completed_in_the_type_of_their_default(plugin: Path) -> 
     [
         ({"rates": 1}, r"Unknown parameter of method 'thing' 'rates'. Did you mean 'rate'\?"),
         ({"rate": "high"}, r"parameter 'rate' must be like 0.5 \(float\), got 'high'"),
+        ({"rate": float("nan")}, r"parameter 'rate' must be finite, got nan"),
         ({"flag": 1}, r"parameter 'flag' must be like False \(bool\), got 1"),
         ({"sizes": ["a"]}, r"parameter 'sizes' must be like 4 \(int\), got 'a'"),
     ],

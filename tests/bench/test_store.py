@@ -286,3 +286,39 @@ def test_compaction_sweeps_what_killed_writers_left_but_not_what_is_being_writte
     assert store.frame()["value"].tolist() == [50.0]
     store.compact()
     assert not old.exists() and new.exists()
+
+
+@pytest.mark.parametrize("position", [200, 400, -400])
+def test_a_flipped_byte_in_predictions_is_noticed(store: Store, position: int) -> None:
+    frame = pd.DataFrame({"sample": range(1000), "score": [float(n) ** 0.5 for n in range(1000)]})
+    store.write_predictions("a" * 64, frame)
+    assert store.storage.local_folder is not None
+    path = store.storage.local_folder / "predictions" / f"{'a' * 64}.parquet"
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x10
+    path.write_bytes(content)
+    found = store.predictions("a" * 64)
+    assert found is None or found.equals(frame)
+    assert (found is None) == bool(store.problems)
+
+
+def test_parts_joined_while_the_store_is_read_are_not_lost(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for identity in "abc":
+        store.write_rows([row(identity * 64)])
+    reader, real = reopened(store), Storage.read
+
+    def read_while_another_process_joins(self: Storage, name: str) -> bytes | None:
+        monkeypatch.setattr(Storage, "read", real)
+        store.compact()
+        return self.read(name)
+
+    monkeypatch.setattr(Storage, "read", read_while_another_process_joins)
+    assert len(reader.frame()) == 3
+
+
+def test_an_unwritable_store_is_one_message() -> None:
+    store = Store("/proc/no-such-store")
+    with pytest.raises(StoreError, match="cannot write"), store.storage.claim("job"):
+        pass
+    with pytest.raises(StoreError, match="cannot write"):
+        store.write_rows([row()])

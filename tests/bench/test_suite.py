@@ -81,6 +81,8 @@ def test_a_choice_of_methods_and_protocols_restricts_the_suite(tmp_path: Path) -
     suite = load_suite(write(tmp_path))
     chosen = expand(suite, discover(), methods=("vicreg",), protocols=("semi_supervised[1%]", "knn"))
     assert [(spec.protocol, spec.variant) for spec in chosen] == [("knn", ""), ("semi_supervised", "1%")]
+    twice = expand(suite, discover(), methods=("vicreg", "vicreg"), protocols=("knn",))
+    assert len(twice) == 1
     both = expand(suite, discover(), methods=("vicreg",), protocols=("semi_supervised",))
     assert [spec.variant for spec in both] == ["1%", "10%"]
 
@@ -102,6 +104,13 @@ def test_another_dataset_replaces_the_suites(tmp_path: Path) -> None:
         ({"training": {"epochs": 0}}, SpecError, r"training.epochs: Input should be greater than or equal to 1"),
         ({"overrides": {"vicreg": {"training": {"lr": -1}}}}, SpecError, r"overrides.vicreg.training: lr: .*greater"),
         ({"seeds": 0}, SpecError, "seeds: Input should be greater"),
+        ({"methods": ["vicreg", "vicreg"]}, SpecError, "methods: vicreg is listed 2 times"),
+        (
+            {"protocols": [{"protocol": "knn"}, {"protocol": "knn", "params": {"k": 3}}]},
+            SpecError,
+            "protocols: knn on digits is listed 2 times. Remove it, or give one of them a `variant`",
+        ),
+        ({"training": {"lr": float("inf")}}, SpecError, "training.lr: Input should be a finite number"),
         ({"views": [{}, {}, {}], "methods": ["vicreg"]}, None, ""),
     ],
 )

@@ -240,3 +240,9 @@ def test_latex_compiles_as_it_is(tmp_path: Path) -> None:
 def test_a_missing_value_never_prints_as_nan() -> None:
     cell = Cell(state="measured", metric=TOP1, value=math.nan)
     assert cell.number == ""
+
+
+def test_a_metric_clips_to_the_bounds_that_it_has() -> None:
+    assert [TOP1.clip(value) for value in (-0.1, 50.0, 100.2)] == [0.0, 50.0, 100.0]
+    assert [TOP5.clip(value) for value in (-0.1, 50.0, 100.2)] == [0.0, 50.0, 100.0]
+    assert [LOSS.clip(value) for value in (-0.1, 100.2)] == [-0.1, 100.2]

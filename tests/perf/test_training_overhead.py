@@ -66,11 +66,12 @@ def bare_loop(method: Method, images: NDArray[np.uint8]) -> list[float]:
     schedule = Schedule.of(training, steps_per_epoch=steps)
     means = []
     for epoch in range(training.epochs):
-        order = torch.randperm(len(images), generator=stream(SPEC.seed, epoch))
+        order = torch.randperm(len(images), generator=stream("order", SPEC.seed, epoch))
         total = torch.zeros((), dtype=torch.float64)
         for step in range(steps):
             batch = pixels[order[step * training.batch_size : (step + 1) * training.batch_size]].float() / 255
-            views = [(make_view(batch, VIEW, stream(SPEC.seed, epoch, step, v)) - MEAN) / STD for v in (0, 1)]
+            draws = [stream("views", SPEC.seed, epoch, step, view) for view in (0, 1)]
+            views = [(make_view(batch, VIEW, draw) - MEAN) / STD for draw in draws]
             for group in optimizer.param_groups:
                 group["lr"] = training.lr * schedule.factor(epoch * steps + step)
             loss = method([view.contiguous(memory_format=torch.channels_last) for view in views])["nt_xent"]
@@ -93,7 +94,7 @@ def test_the_loop_trains_as_a_bare_loop_does_and_costs_little(
     count: int, width: int, hidden: int, size: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, size=(count, size, size, 1), dtype=np.uint8)
-    with isolated_rng(0):
+    with isolated_rng(0, "backbone"):
         fresh = Contrast(ConvNet(1, width), hidden=hidden)
     losses: dict[str, list[float]] = {}
     wall: dict[str, list[float]] = {"bare": [], "ours": []}

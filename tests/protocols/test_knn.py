@@ -88,3 +88,22 @@ def test_settings_without_meaning_are_refused() -> None:
         KNN(k=0)
     with pytest.raises(SpecError, match="temperature=0"):
         KNN(temperature=0.0)
+
+
+def test_top5_does_not_depend_on_how_the_classes_are_numbered() -> None:
+    data = digits()
+    numbers = np.random.default_rng(0).permutation(10)
+    renumbered = replace(data, labels=numbers[data.labels], reads=[])
+    protocol = KNN(k=3)
+    ours, theirs = (protocol.evaluate(pixel_encoder(data), d, seed=0, device="cpu") for d in (data, renumbered))
+    assert [score.value for score in ours.scores] == [score.value for score in theirs.scores]
+    ranks = [f"top{rank}" for rank in range(1, 6)]
+    assert (ours.predictions["top4"] == -1).all()  # three neighbors vote for three classes at most
+    expected = ours.predictions[ranks].map(lambda c: c if c < 0 else numbers[c])
+    assert (expected == theirs.predictions[ranks]).all(axis=None)
+
+
+def test_the_departure_from_the_papers_number_of_neighbors_is_named() -> None:
+    assert KNN().k == 20
+    assert "k = 20 unless set, where the paper takes 200" in KNN.card.summary
+    assert "The paper takes k = 200" in (protocols.knn.__doc__ or "")

@@ -136,3 +136,32 @@ def test_features_that_are_not_finite_end_the_job_with_a_reason() -> None:
 def test_an_empty_grid_is_refused() -> None:
     with pytest.raises(SpecError, match="one value each"):
         LinearProbe(lrs=())
+
+
+def test_half_of_the_test_images_are_classified_as_among_all() -> None:
+    data = digits()
+    encoder = pixel_encoder(data)
+    kept = data.splits["test"][data.labels[data.splits["test"]] < 5]  # unlike the whole split
+    half = replace(data, splits={**data.splits, "test": kept}, reads=[])
+    whole, part = (LinearProbe(epochs=5).evaluate(encoder, d, seed=0, device="cpu").predictions for d in (data, half))
+    rest = whole.set_index("sample").loc[kept]
+    ranks = [f"top{rank}" for rank in range(1, 6)]
+    assert 100 < len(kept) < 200
+    assert rest[ranks].equals(part.set_index("sample")[ranks])
+    np.testing.assert_allclose(rest["label_log_score"], part["label_log_score"], rtol=1e-4, atol=1e-6)
+
+
+def test_test_features_that_are_not_finite_end_the_job_with_a_reason() -> None:
+    data = digits()
+    images = data.images.copy()
+    images[: data.splits["test"][0], 0, 0] = 0
+    images[data.splits["test"][:7], 0, 0] = 255  # a white corner, which only test images have
+
+    class Fragile(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1) / (images[:, 0, 0, :1] == images.max()).logical_not()
+
+    changed = replace(data, images=images, reads=[])
+    encoder = replace(encoder_of(Fragile(), data, feature_dim=64), mean=(0.0,), std=(1.0,))
+    with pytest.raises(DivergenceError, match=r"scores of 7 of 300 test images are NaN or infinite"):
+        LinearProbe(epochs=1).evaluate(encoder, changed, seed=0, device="cpu")

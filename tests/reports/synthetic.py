@@ -150,6 +150,7 @@ def planned_cell(method: str, evaluation: Evaluation, *, seed: int = 0, state: s
         spec=spec,
         identity=now,
         pretraining=identity(f"{method}-{seed}"),
+        fingerprint=now.data,
         state="fresh",
         reason=reasons[state],
         command=f"jointbench run synthetic --methods {method} --protocols '{evaluation.name}'",

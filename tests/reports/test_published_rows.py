@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -7,9 +9,11 @@ from bench.metric import TOP1
 from reports.published_rows import (
     PublishedRow,
     citations,
+    epochs_notes,
     published_cell,
     published_rows,
     sampling_interval,
+    short_name,
     source_line,
 )
 
@@ -100,6 +104,23 @@ def test_citations_name_each_source_once(rows: dict[str, PublishedRow]) -> None:
     keys = citations(tuple(rows.values()))
     assert len(keys) == len(set(keys))
     assert {"bardes2022vicreg", "grill2020byol", "zbontar2021barlow", "caron2020swav"} <= set(keys)
+
+
+def test_sources_of_the_same_authors_and_year_carry_letters(rows: dict[str, PublishedRow]) -> None:
+    assert short_name("chen2020mocov2") == "Chen et al. 2020a"
+    assert short_name("chen2020simclr") == "Chen et al. 2020b"
+    assert (short_name("bardes2022vicreg"), short_name("unknown2020")) == ("Bardes et al. 2022", "unknown2020")
+    assert source_line(rows["MoCo v2"]).startswith("Chen et al. 2020a, Table 1(e)")
+    assert source_line(rows["SimCLR"]).startswith("Chen et al. 2020b, Table 6")
+
+
+def test_values_without_epochs_on_record_are_counted_in_a_note(rows: dict[str, PublishedRow]) -> None:
+    vicreg = rows["VICReg"]
+    assert epochs_notes([vicreg, rows["PIRL"]]) == ()
+    values = vicreg.values | {LINEAR: {**vicreg.values[LINEAR], "pretrain_epochs": None}}  # type: ignore[operator]
+    assert epochs_notes([replace(vicreg, values=values)]) == (
+        "VICReg: the source of 1 of the 6 values prints no epochs; 1000 is taken from other sources.",
+    )
 
 
 def test_the_order_of_other_rows_does_not_matter(rows: dict[str, PublishedRow]) -> None:

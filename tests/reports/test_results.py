@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,32 @@ def test_three_seeds_show_students_interval_of_the_mean() -> None:
     assert cell.value == pytest.approx(94.5)
     assert cell.low == pytest.approx(94.5 - 0.993655, abs=1e-5)
     assert cell.high == pytest.approx(94.5 + 0.993655, abs=1e-5)
+
+
+def with_values(values: list[float]) -> list[Result]:
+    """Results of as many seeds with these values of top-1."""
+    plan = make_plan(seeds=len(values), methods=("simclr",), states={})
+    rows = make_rows(plan)
+    top1 = (rows["kind"] == "evaluation") & (rows["metric"] == "top1")
+    rows.loc[top1, "value"] = rows.loc[top1, "seed"].map(dict(enumerate(values)))
+    return [r for r in collect(plan, rows) if r.planned.spec.protocol == "knn"]
+
+
+def test_students_interval_of_a_percentage_ends_at_its_bounds() -> None:
+    # mean 99.5, sd 0.5, half width 4.302653 * 0.5 / sqrt(3) = 1.2421
+    cell = summarize(with_values([99.0, 99.5, 100.0]), TOP1)
+    assert (cell.low, cell.high) == (pytest.approx(98.2579, abs=1e-4), 100.0)
+    cell = summarize(with_values([0.0, 0.5, 1.0]), TOP1)
+    assert (cell.low, cell.high) == (0.0, pytest.approx(1.7421, abs=1e-4))
+    unbounded = summarize(with_values([99.0, 99.5, 100.0]), replace(TOP1, lower=None, upper=None))
+    assert unbounded.high == pytest.approx(100.7421, abs=1e-4)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_seeds_that_agree_show_no_interval(seeds: int) -> None:
+    cell = summarize(with_values([94.1] * seeds), TOP1)
+    assert (cell.value, cell.low, cell.high, cell.span) == (pytest.approx(94.1), None, None, "")
+    assert (cell.interval, cell.covers) == (f"no spread between {seeds} seeds", "")
 
 
 def test_no_mean_is_formed_over_the_seeds_that_happen_to_be_there() -> None:
@@ -96,10 +123,9 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
 
 def test_the_interval_over_images_is_the_mean_of_the_seeds_intervals() -> None:
     found = results("simclr", "linear_probe", seeds=2)
-    lows = [float(result.metrics["top1"]["low"]) for result in found]
-    interval = image_interval(found, TOP1)
-    assert interval is not None
-    assert interval[0] == pytest.approx(sum(lows) / 2)
+    lows, highs = ([float(result.metrics["top1"][end]) for result in found] for end in ("low", "high"))
+    assert image_interval(found, TOP1) == (pytest.approx(sum(lows) / 2), pytest.approx(sum(highs) / 2))
+    assert sum(highs) > sum(lows)
 
 
 def test_panel_ids_differ_by_variant_and_not_by_seed() -> None:

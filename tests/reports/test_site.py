@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from bench.spec import DataSpec
 from reports.site import build_site
 
 from .synthetic import METHODS, ODD_TITLE, PROTOCOLS, TITLES, make_history, make_plan, make_rows, published_values
@@ -196,6 +197,66 @@ def test_a_panel_tells_where_a_published_value_comes_from(pages: dict[str, str])
     assert "read: read in the paper or in the authors&#39; repository" in text
     assert "bardes2022vicreg, Table 1 (quoted)" in text
     assert 'href="https://arxiv.org/abs/2006.07733"' in text
+    assert text.count("800 epochs (not printed in this source, taken from others)") == 4
+
+
+def test_every_page_names_a_source_with_the_same_letter(pages: dict[str, str]) -> None:
+    assert "Chen et al. 2020b. A Simple Framework" in pages["methods/simclr.html"]
+    assert "Chen et al. 2020b. A Simple Framework" in pages["table1.html"]
+    for letter in "ab":
+        assert f"Chen et al. 2020{letter}" in pages["about.html"]
+    assert not any("Chen et al. 2020," in text or "Chen et al. 2020." in text for text in pages.values())
+
+
+def test_the_note_on_labels_stands_in_the_open(pages: dict[str, str]) -> None:
+    for name in ("index.html", "table1.html"):
+        without_folded = re.sub(r"<details.*?</details>", "", pages[name], flags=re.DOTALL)
+        assert "Supervised was trained with all labels of the training split;" in without_folded
+
+
+def test_the_headline_and_a_method_page_name_the_users_folder(tmp_path: Path) -> None:
+    plan = make_plan(methods=("vicreg",), states={})
+    rows = make_rows(plan)
+    named = DataSpec(key="folder", params={"name": "birds"})
+    cells = []
+    for cell in plan.cells:
+        data = named if cell.spec.protocol == "knn" else DataSpec(key="folder", params={"name": "fish"})
+        spec = cell.spec.model_copy(
+            update={"pretrain": cell.spec.pretrain.model_copy(update={"data": named}), "data": data}
+        )
+        cells.append(replace(cell, spec=spec))
+    index = build_site(
+        tmp_path,
+        plan=replace(plan, cells=tuple(cells)),
+        rows=rows,
+        history=make_history(plan),
+        published=published_values(),
+        methods=METHODS,
+        protocols=PROTOCOLS,
+        suite="synthetic",
+    )
+    assert "under 4 evaluations on fish, birds, backbone" in index.read_text(encoding="utf-8")
+    page = (tmp_path / "methods/vicreg.html").read_text(encoding="utf-8")
+    assert "birds, tested on fish" in page and "k-NN on birds" in page
+
+
+def test_seeds_that_agree_say_so_in_the_panel(tmp_path: Path) -> None:
+    plan = make_plan(seeds=2, methods=("vicreg",), states={})
+    rows = make_rows(plan)
+    rows.loc[rows["metric"] == "top1", "value"] = 91.0
+    build_site(
+        tmp_path,
+        plan=plan,
+        rows=rows,
+        history=make_history(plan),
+        published=published_values(),
+        methods=METHODS,
+        protocols=PROTOCOLS,
+        suite="synthetic",
+    )
+    page = (tmp_path / "methods/vicreg.html").read_text(encoding="utf-8")
+    assert "mean of 2 seeds 91.0000 %, no spread between 2 seeds<" in page
+    assert "no spread between 2 seeds; range of 2 seeds" in page
 
 
 def test_titles_are_escaped_everywhere(site: Path, pages: dict[str, str]) -> None:

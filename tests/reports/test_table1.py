@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from bench.errors import RequestError
+from bench.plan import Plan, PlannedCell
+from bench.spec import DataSpec
 from bench.table import Table
 from reports.measured import Measured, companion_table
 from reports.results import collect
@@ -91,7 +93,115 @@ def test_baselines_and_stale_values_do_not_compete() -> None:
 
 
 def test_ties_are_said_in_words() -> None:
-    assert "By top-1 (linear), BYOL cannot be told apart from SimCLR, the best value." in table("measured").notes
+    assert (
+        "By top-1 (linear), BYOL cannot be told apart from SimCLR, the best of the competing values."
+        in table("measured").notes
+    )
+
+
+def moved(plan: Plan, pretrain: DataSpec, tested: DataSpec) -> tuple[PlannedCell, ...]:
+    """The plan's cells on other data, with the stored values that they had."""
+    cells = []
+    for cell in plan.cells:
+        spec = cell.spec.model_copy(
+            update={"pretrain": cell.spec.pretrain.model_copy(update={"data": pretrain}), "data": tested}
+        )
+        cells.append(replace(cell, spec=spec, address=f"moved/{cell.address}"))
+    return tuple(cells)
+
+
+def folder(name: str) -> DataSpec:
+    return DataSpec(key="folder", params={"name": name, "image_size": 32})
+
+
+def test_two_folders_keep_their_own_names() -> None:
+    plan = make_plan(methods=("simclr", "byol"), states={})
+    rows = make_rows(plan)
+    cells = (*moved(plan, folder("birds"), folder("birds")), *moved(plan, folder("birds"), folder("fish")))
+    both = build_table("measured", plan=replace(plan, cells=cells), rows=rows, methods=METHODS, titles=TITLES)
+    assert [row.cells[0].text for row in both.rows] == [
+        "birds",
+        "birds",
+        "birds, tested on fish",
+        "birds, tested on fish",
+    ]
+
+
+def test_ties_name_their_context_when_there_are_several() -> None:
+    plan = make_plan(methods=("simclr", "byol", "random_init"), states={})
+    other = moved(make_plan(methods=("simclr", "byol"), states={}), folder("birds"), folder("birds"))
+    rows = make_rows(plan)
+    plan = replace(plan, cells=tuple(cell for cell in plan.cells if cell.spec.protocol == "linear_probe"))
+    two = replace(plan, cells=(*plan.cells, *(cell for cell in other if cell.spec.protocol == "linear_probe")))
+    tie = (
+        "y top-1 (linear) and top-5 (linear), BYOL cannot be told apart from SimCLR, the best of the competing values."
+    )
+    measured = build_table("measured", plan=two, rows=rows, methods=METHODS, titles=TITLES)
+    assert f"MNIST-5k, small ConvNet, 20 epochs: b{tie}" in measured.notes
+    assert f"birds, small ConvNet, 20 epochs: b{tie}" in measured.notes
+    both = build_table(
+        "both", plan=two, rows=rows, published=published_values(), methods=METHODS, protocols=PROTOCOLS, titles=TITLES
+    )
+    assert f"Measured, MNIST-5k, small ConvNet, 20 epochs: b{tie}" in both.notes
+    assert f"Measured, birds, small ConvNet, 20 epochs: b{tie}" in both.notes
+    alone = build_table("measured", plan=plan, rows=rows, methods=METHODS, titles=TITLES)
+    assert f"B{tie}" in alone.notes  # the baseline's zero epochs are no context of their own
+
+
+def compared(method_values: dict[str, list[float]], *, half: float) -> dict[str, bool]:
+    """Which methods stand in the best group of linear top-1, given each seed's value and half the image interval."""
+    seeds = len(next(iter(method_values.values())))
+    plan = make_plan(seeds=seeds, methods=tuple(method_values), states={})
+    rows = make_rows(plan)
+    for method, values in method_values.items():
+        for seed, value in enumerate(values):
+            of_seed = (rows["kind"] == "evaluation") & (rows["method"] == method) & (rows["seed"] == seed)
+            rows.loc[of_seed, ["value", "low", "high"]] = [value, value - half, value + half]
+    found = by_title(build_table("measured", plan=plan, rows=rows, methods=METHODS))
+    return {title: cells[4].best for title, cells in found.items()}
+
+
+def test_the_sampling_of_test_images_counts_in_the_comparison_of_several_seeds() -> None:
+    # Student's half widths are 4.302653 * 0.1 / sqrt(3) = 0.25: without the images, 0.5 apart at most
+    values = {"simclr": [90.0, 90.1, 90.2], "byol": [88.0, 88.1, 88.2]}
+    assert compared(values, half=1.5) == {"SimCLR": True, "BYOL": True}
+    assert compared(values, half=0.5) == {"SimCLR": True, "BYOL": False}
+    agreeing = {"simclr": [90.0, 90.0], "byol": [88.0, 88.0]}
+    assert compared(agreeing, half=1.5) == {"SimCLR": True, "BYOL": True}
+
+
+def test_the_spread_of_seeds_counts_in_the_comparison() -> None:
+    # Student's half widths are 4.302653 / sqrt(3) = 2.48
+    values = {"simclr": [89.0, 90.0, 91.0], "byol": [85.5, 86.5, 87.5]}
+    assert compared(values, half=0.1) == {"SimCLR": True, "BYOL": True}
+
+
+def test_independent_intervals_are_combined_in_quadrature() -> None:
+    # ranges of half width 3, images of half width 4: together 5, neither 4 nor 7
+    assert compared({"simclr": [87.0, 93.0], "byol": [77.1, 83.1]}, half=4.0) == {"SimCLR": True, "BYOL": True}
+    assert compared({"simclr": [87.0, 93.0], "byol": [76.9, 82.9]}, half=4.0) == {"SimCLR": True, "BYOL": False}
+
+
+def test_the_interval_of_a_single_seed_counts_once() -> None:
+    assert compared({"simclr": [90.0], "byol": [81.9]}, half=4.0) == {"SimCLR": True, "BYOL": False}
+    assert compared({"simclr": [90.0], "byol": [82.1]}, half=4.0) == {"SimCLR": True, "BYOL": True}
+
+
+def test_a_method_that_saw_all_labels_says_that_its_columns_are_not_label_limited() -> None:
+    renamed = METHODS | {"supervised": replace(METHODS["supervised"], title="Upper reference")}
+    note = (
+        "Upper reference was trained with all labels of the training split; its 1 % and 10 % columns start from that "
+        "backbone and are not label-limited."
+    )
+    plan = make_plan()
+    rows = make_rows(plan)
+    for origin in ("measured", "both"):
+        found = build_table(origin, plan=plan, rows=rows, published=published_values(), methods=renamed)
+        assert [told for told in found.notes if "label-limited" in told] == [note]
+    without = make_plan(methods=("simclr", "random_init"))
+    assert "label-limited" not in build_table("measured", plan=without, rows=rows, methods=renamed).render("md")
+    linear = replace(plan, cells=tuple(cell for cell in plan.cells if cell.spec.protocol != "semi_supervised"))
+    assert "label-limited" not in build_table("measured", plan=linear, rows=rows, methods=renamed).render("md")
 
 
 def test_published_rows_show_epochs_and_source() -> None:
@@ -102,6 +212,10 @@ def test_published_rows_show_epochs_and_source() -> None:
     assert "ImageNet-1k" in found.caption and "ResNet-50" in found.caption
     assert rows["SwAV (multi-crop)"][1].best and not rows["Supervised"][1].best
     assert rows["OBoW"][4].plain == "82.9†"
+    assert rows["SwAV (multi-crop)"][0].text == "800"
+    note = "SwAV (multi-crop): the source of 4 of the 5 values prints no epochs; 800 is taken from other sources."
+    assert [rule for rule in found.rules if "prints no epochs" in rule] == [note]
+    assert note in table("both").rules
 
 
 def test_side_by_side_pairs_a_method_with_its_published_row() -> None:
@@ -123,10 +237,9 @@ def test_baselines_stand_below_the_methods_whatever_the_plan_says() -> None:
 
 def test_side_by_side_says_for_each_half_what_it_cannot_separate() -> None:
     notes = table("both").notes
-    assert (
-        "Published: by top-1 (1 % of labels), VICReg cannot be told apart from Barlow Twins, the best value." in notes
-    )
-    assert "Measured: by top-1 (linear), BYOL cannot be told apart from SimCLR, the best value." in notes
+    best = "the best of the competing values."
+    assert f"Published: by top-1 (1 % of labels), VICReg cannot be told apart from Barlow Twins, {best}" in notes
+    assert f"Measured: by top-1 (linear), BYOL cannot be told apart from SimCLR, {best}" in notes
 
 
 def test_published_and_measured_never_share_a_comparison() -> None:

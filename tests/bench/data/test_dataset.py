@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -68,3 +69,21 @@ def test_a_constant_channel_is_divided_by_one() -> None:
     constant = replace(dataset(), images=np.full((6, 2, 2, 1), 51, dtype=np.uint8))
     (mean,), (std,) = constant.channel_statistics
     assert (mean, std) == (pytest.approx(0.2), 1.0)
+
+
+def test_channel_statistics_add_up_over_blocks_and_copy_few_pixels_at_a_time() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, size=(6000, 16, 16, 3), dtype=np.uint8)
+    images[:, :, :, 1] //= 3
+    images[5500:] = 255  # outside the training split
+    splits = {"train": np.arange(5500)[::-1], "validation": np.array([5998]), "test": np.array([5999])}
+    labels = np.zeros(6000, dtype=np.int64)
+    many = ImageDataset(key="d", title="D", images=images, labels=labels, class_names=("a",), splits=splits)
+    tracemalloc.start()
+    mean, std = many.channel_statistics
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < images.nbytes
+    pixels = images[:5500].reshape(-1, 3) / 255
+    np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(std, pixels.std(axis=0), rtol=0, atol=1e-12)

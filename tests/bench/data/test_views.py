@@ -296,3 +296,13 @@ def test_a_gpu_makes_the_view_that_the_cpu_makes() -> None:
     on_gpu = make_view(images.cuda(), EVERYTHING, generator())
     assert on_gpu.is_cuda
     assert_close(on_gpu.cpu(), make_view(images, EVERYTHING, generator()))
+
+
+def test_a_line_of_pixels_is_blurred_along_itself_alone() -> None:
+    line = some_images(1, 4, 12)[:, :, :1]  # (B, 1, 1, 12)
+    sigmas = torch.full((len(line),), 1.5)
+    sheet = line.expand(-1, -1, 12, -1).contiguous()  # constant across, so the blur across changes nothing
+    blurred = views.gaussian_blur(line, sigmas)
+    assert_close(blurred, views.gaussian_blur(sheet, sigmas)[:, :, :1])
+    assert_close(views.gaussian_blur(line.mT, sigmas), blurred.mT)
+    assert float((blurred - line).abs().max()) > 0.1

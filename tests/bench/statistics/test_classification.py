@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
 from sklearn.metrics import top_k_accuracy_score
 
+from bench.errors import DivergenceError
 from bench.metric import TOP1, TOP5
 from bench.statistics.classification import ranked_predictions, top_k_scores, undefined_metrics
 from bench.statistics.proportion import wilson_interval
@@ -59,3 +61,18 @@ def test_top5_of_five_classes_is_defined() -> None:
     frame = ranked_predictions(torch.randn(10, 5), np.zeros(10, dtype=np.int64), np.arange(10))
     assert top_k_scores(frame, num_classes=5)[1].value == 100.0
     assert undefined_metrics(5) == {}
+
+
+def test_classes_without_a_score_are_misses() -> None:
+    scores = torch.full((1, 7), -torch.inf)
+    scores[0, 3], scores[0, 6] = -2.0, -1.0
+    frame = ranked_predictions(scores, np.array([0]), np.array([0]))
+    assert frame[[f"top{rank}" for rank in range(1, 6)]].to_numpy().tolist() == [[6, 3, -1, -1, -1]]
+    assert [score.value for score in top_k_scores(frame, num_classes=7)] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("row", [[0.0, math.nan, 1.0], [0.0, math.inf, 1.0], [-math.inf] * 3])
+def test_scores_that_are_not_finite_end_the_job_with_a_reason(row: list[float]) -> None:
+    scores = torch.tensor([[0.0, 1.0, 2.0], row])
+    with pytest.raises(DivergenceError, match=r"scores of 1 of 2 test images are NaN or infinite.*learning rates"):
+        ranked_predictions(scores, np.array([0, 1]), np.array([0, 1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.training.precision import full_precision
+from bench.training.precision import full_precision, true_float32
 
 
 @full_precision
@@ -41,3 +41,15 @@ def test_float64_stays_float64() -> None:
 def test_the_function_keeps_its_name_and_docstring() -> None:
     assert product.__name__ == "product"
     assert "matrix product" in (product.__doc__ or "")
+
+
+def test_tf32_is_off_inside_and_as_before_after_an_error() -> None:
+    for before in (True, False):
+        torch.backends.cudnn.allow_tf32 = before
+        try:
+            with true_float32():
+                assert not torch.backends.cudnn.allow_tf32
+                raise RuntimeError
+        except RuntimeError:
+            assert torch.backends.cudnn.allow_tf32 is before
+    torch.backends.cudnn.allow_tf32 = True

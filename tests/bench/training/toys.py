@@ -94,7 +94,7 @@ class Classifier(Method):
 
 def make(kind: type[Method], *, seed: int = 0) -> Any:
     """A method on a tiny backbone, the same for the same seed."""
-    with isolated_rng(seed):
+    with isolated_rng(seed, "backbone"):
         return kind(ConvNet(1, 4))
 
 

@@ -1,0 +1,89 @@
+"""The input contract of an encoder: how images become features."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.encoders.convnet import convnet
+from bench.encoders.encoder import Encoder
+from bench.spec import DataSpec, PretrainSpec, TrainingSpec, ViewSpec
+from bench.training.batches import Batches
+
+MEAN, STD = (0.1307, 0.5, 0.9), (0.3081, 0.25, 0.07)
+IMAGES = np.random.default_rng(0).integers(0, 256, size=(37, 8, 8, 3), dtype=np.uint8)
+
+
+def encoder_of(module: nn.Module) -> Encoder:
+    return Encoder(
+        module=module, feature_dim=16, channels=3, image_size=(8, 8), mean=MEAN, std=STD, origin="a test", identity=""
+    )
+
+
+def trained_encoder() -> Encoder:
+    """With running statistics that differ from those of any batch, and dropout."""
+    torch.manual_seed(0)
+    network = convnet(3, width=4)
+    network(torch.randn(64, 3, 8, 8))
+    return encoder_of(nn.Sequential(network, nn.Dropout(0.5)))
+
+
+def test_images_are_divided_by_255_then_shifted_and_scaled_by_channel() -> None:
+    normalized = encoder_of(nn.Identity()).normalize(IMAGES)
+    expected = (IMAGES.transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
+    assert normalized.dtype == torch.float32 and normalized.shape == (37, 3, 8, 8)
+    np.testing.assert_allclose(normalized, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_features_are_those_of_evaluation_mode_and_leave_the_statistics() -> None:
+    encoder = trained_encoder()
+    encoder.module.train()
+    statistics = encoder.module.get_buffer("0.blocks.1.running_mean").clone()
+    features = encoder.features(IMAGES)
+    encoder.module.eval()
+    with torch.no_grad():
+        expected = encoder.module(encoder.normalize(IMAGES))
+    assert features.dtype == torch.float32 and features.shape == (37, 16)
+    torch.testing.assert_close(features, expected)
+    assert torch.equal(encoder.module.get_buffer("0.blocks.1.running_mean"), statistics)
+
+
+def test_the_batch_size_changes_no_feature() -> None:
+    encoder = trained_encoder()
+    torch.testing.assert_close(encoder.features(IMAGES, batch_size=5), encoder.features(IMAGES))
+
+
+def test_features_are_computed_without_tf32_which_is_restored() -> None:
+    seen: list[bool] = []
+
+    class Watching(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return images.flatten(1)
+
+    assert torch.backends.cudnn.allow_tf32  # torch's default
+    encoder_of(Watching()).features(IMAGES)
+    assert seen == [False] and torch.backends.cudnn.allow_tf32
+
+
+def test_a_clone_shares_nothing_with_the_original() -> None:
+    encoder = trained_encoder()
+    before = encoder.features(IMAGES)
+    clone = encoder.clone()
+    assert torch.equal(clone.features(IMAGES), before)
+    with torch.no_grad():
+        for tensor in (*clone.module.parameters(), *clone.module.buffers()):
+            tensor.zero_()
+    assert torch.equal(encoder.features(IMAGES), before)
+
+
+def test_training_and_evaluation_normalize_bit_for_bit_alike() -> None:
+    nothing = ViewSpec(crop_scale=(1, 1), crop_ratio=(1, 1), flip=0, jitter=0, grayscale=0)
+    spec = PretrainSpec(
+        method="m", backbone="b", data=DataSpec(key="d"), views=(nothing,), training=TrainingSpec(batch_size=37)
+    )
+    batches = Batches(spec, IMAGES, None, views=1, mean=MEAN, std=STD, device=torch.device("cpu"))
+    batches.start_epoch(0)
+    (view,), _ = batches.load(0, 0)
+    assert torch.equal(view, encoder_of(nn.Identity()).normalize(IMAGES[batches.order]))
