@@ -28,7 +28,7 @@ COMPUTING_MODULES = ("bench.data.dataset", "bench.data.views", "bench.data.split
 """The modules whose code decides a result. An import of any other module is plumbing and is not followed."""
 
 ENCODER_ROOTS = ("bench.encoders.build", "bench.data.dataset")
-TRAINING_ROOTS = ("bench.training.loop", "bench.data.views")
+TRAINING_ROOTS = ("bench.training.pretraining", "bench.data.views")
 PLUMBING = ("bench.training.checkpoint", "bench.training.history")
 """Modules of the computing packages that keep results and do not make them."""
 

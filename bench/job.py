@@ -187,20 +187,10 @@ def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encod
 
 
 def _untrained(bundle: Bundle, shop: Workshop, data: ImageDataset) -> Encoder:
-    """An encoder for this data with the seed's initial weights."""
-    from bench.encoders.build import build_backbone, make_encoder
+    from bench.encoders.build import initial_encoder
 
-    spec = bundle.spec
-    entry = shop.catalog.backbones[spec.backbone]
-    mean, std = data.channel_statistics
-    return make_encoder(
-        build_backbone(entry, spec.backbone_params, channels=data.channels, seed=spec.seed),
-        channels=data.channels,
-        image_size=data.image_size,
-        mean=mean,
-        std=std,
-        origin=f"{spec.method} on {data.title}, seed {spec.seed}",
-        identity=bundle.identity.digest,
+    return initial_encoder(
+        shop.catalog.backbones[bundle.spec.backbone], bundle.spec, data, identity=bundle.identity.digest
     )
 
 
@@ -247,37 +237,20 @@ def _training_columns(bundle: Bundle, shop: Workshop, result: TrainingResult) ->
 
 def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, encoder: Encoder) -> TrainingResult:
     """Train the encoder's module in place; returns the loop's result."""
-    from bench.card import MethodCard
     from bench.training.history import EpochRecord
-    from bench.training.loop import pretrain
-    from bench.training.randomness import isolated_rng
+    from bench.training.pretraining import train_encoder
 
-    entry = shop.catalog.methods[bundle.spec.method]
-    assert isinstance(entry.card, MethodCard)
     job = bundle.training_job
     shop.notify(Event(kind="started", job=job, total=bundle.spec.training.epochs if bundle.spec.training else 0))
-    classes = {"num_classes": data.num_classes} if entry.card.uses_labels else {}
-    method_class = entry.load()
+    method = shop.catalog.methods[bundle.spec.method].load()
     _check_code(bundle.identity, pretraining_identity(bundle.spec, shop.catalog, fingerprint=bundle.fingerprint))
-    with isolated_rng(bundle.spec.seed, "heads"):
-        method = method_class(encoder.module, **bundle.spec.method_params, **classes)
-    train = data.split("train")
 
     def report(record: EpochRecord) -> None:
         text = f"loss {record.total:.4g}"
         shop.notify(Event(kind="progress", job=job, text=text, done=record.epoch, total=record.epochs))
 
-    return pretrain(
-        method,
-        bundle.spec,
-        train.images,
-        train.labels if entry.card.uses_labels else None,
-        mean=encoder.mean,
-        std=encoder.std,
-        device=shop.device,
-        checkpoint=_resume_file(shop, bundle.identity.digest),
-        progress=report,
-    )
+    checkpoint = _resume_file(shop, bundle.identity.digest)
+    return train_encoder(encoder, method, bundle.spec, data, device=shop.device, checkpoint=checkpoint, progress=report)
 
 
 def _resume_file(shop: Workshop, identity: str) -> CheckpointFile:

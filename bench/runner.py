@@ -174,7 +174,7 @@ def _open_workshop(
 ) -> Workshop:
     import torch
 
-    importlib.import_module("bench.training.loop")  # here, so that no job's time counts the import
+    importlib.import_module("bench.training.pretraining")  # here, so that no job's time counts the import
     global _shop
     torch.set_num_threads(threads)
     _shop = Workshop(

@@ -11,9 +11,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from bench.data.dataset import ImageDataset
 from bench.encoders.encoder import Encoder
 from bench.errors import CorruptPartError, RegistrationError, StoreError
 from bench.registry import Entry
+from bench.spec import PretrainSpec
 from bench.training.randomness import isolated_rng
 
 
@@ -59,6 +61,26 @@ def make_encoder(
         mean=tuple(mean),
         std=tuple(std),
         origin=origin,
+        identity=identity,
+    )
+
+
+def initial_encoder(entry: Entry, spec: PretrainSpec, data: ImageDataset, *, identity: str) -> Encoder:
+    """An encoder for the images of ``data`` with the initial weights of the spec's seed.
+
+    Args:
+        entry: of the spec's backbone.
+        data: its channels, size and channel statistics become the encoder's input contract.
+        identity: digest of the pre-training.
+    """
+    mean, std = data.channel_statistics
+    return make_encoder(
+        build_backbone(entry, spec.backbone_params, channels=data.channels, seed=spec.seed),
+        channels=data.channels,
+        image_size=data.image_size,
+        mean=mean,
+        std=std,
+        origin=f"{spec.method} on {data.title}, seed {spec.seed}",
         identity=identity,
     )
 
