@@ -104,6 +104,8 @@ def plan(
     plugin: Plugins = None,
 ) -> None:
     """Show what would run, and why, and what it cost last time."""
+    from bench.reporting import cost_in_words
+
     request = _request(suite, methods, protocols, seeds, data, dataset, store, plugin)
     rows = request.results.frame()
     planned = request.plan(rows)
@@ -111,7 +113,7 @@ def plan(
     for cell in planned.cells:
         state = f"stale({'|'.join(cell.stale)})" if cell.state == "stale" else cell.state
         print(f"{state:<14} {cell.address:<{width}}  {'' if cell.state == 'fresh' else cell.reason}".rstrip())
-    print(f"\n{planned.suite}: {_counts(planned)}.{_estimate(planned, rows)}")
+    print(f"\n{planned.suite}: {_counts(planned)}.{cost_in_words(planned, rows)}")
     _print_problems(request)
 
 
@@ -257,7 +259,7 @@ def store_show(
     else:
         print(frame.drop(columns="finished_at").to_string(index=False) if len(frame) else "The store is empty.")
     for problem in held.problems:
-        print(f"Quarantined {problem.name}: {problem.reason}", file=sys.stderr)
+        print(problem, file=sys.stderr)
 
 
 @store_app.command("verify")
@@ -267,7 +269,7 @@ def store_verify(store: StoreUrl = STORE) -> None:
 
     problems = Store(store).verify()
     for problem in problems:
-        print(f"Quarantined {problem.name}: {problem.reason}")
+        print(problem)
     print(f"{_number(len(problems), 'problem')} found." + (" Run again to recompute." if problems else ""))
     if problems:
         raise typer.Exit(1)
@@ -364,16 +366,6 @@ def _find_cell(plan: Plan, name: str) -> PlannedCell:
     return found[0]
 
 
-def _estimate(plan: Plan, rows: object) -> str:
-    from bench.reporting import estimated_seconds
-
-    seconds, unknown = estimated_seconds(plan, rows)  # type: ignore[arg-type]
-    if not plan.to_run:
-        return ""
-    known = f" About {seconds:.0f} s by the last runs" if seconds else " No earlier run tells the cost"
-    return known + (f"; {_number(unknown, 'cell')} without an estimate." if seconds and unknown else ".")
-
-
 def _build_report(request: Request, out: Path, *, anew: bool = False) -> tuple[Path, bool]:
     """The report always shows the whole suite: what was left out of this run is not thrown out of it."""
     from dataclasses import replace
@@ -386,7 +378,7 @@ def _build_report(request: Request, out: Path, *, anew: bool = False) -> tuple[P
 
 def _print_problems(request: Request) -> None:
     for problem in request.results.problems:
-        print(f"Quarantined {problem.name}: {problem.reason}. Its cells will be recomputed.", file=sys.stderr)
+        print(problem, file=sys.stderr)
 
 
 def _exit_with_failures(plan: Plan, failures: int) -> None:

@@ -95,6 +95,16 @@ def shown_rows(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["identity"].isin(wanted | pretrainings)].reset_index(drop=True)
 
 
+def cost_in_words(plan: Plan, rows: pd.DataFrame) -> str:
+    """What the cells that are to run cost last time, as a sentence; empty when there is nothing to run."""
+    if not plan.to_run:
+        return ""
+    seconds, unknown = estimated_seconds(plan, rows)
+    if not seconds:
+        return " No earlier run tells the cost."
+    return f" About {seconds:.0f} s by the last runs" + (f"; {unknown} cells without an estimate." if unknown else ".")
+
+
 def estimated_seconds(plan: Plan, rows: pd.DataFrame) -> tuple[float, int]:
     """Cost of what is to run, by the last runs of the same addresses, and the number of cells without an estimate."""
     done = rows[rows["status"] == "ok"].drop_duplicates("identity").sort_values("finished_at", kind="stable")

@@ -63,6 +63,9 @@ class Problem:
     name: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"Quarantined {self.name}: {self.reason}. What it held will be computed again."
+
 
 class Store:
     """The results under one URL."""
