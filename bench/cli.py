@@ -42,7 +42,7 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the report is writ
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 chooses by device and cores.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of each worker; 0 is one on a CPU.")]
-Force = Annotated[bool, typer.Option("--force", help="Recompute the chosen cells even when they are fresh.")]
+Force = Annotated[bool, typer.Option("--force", help="Evaluate the chosen cells again, from the stored encoders.")]
 Kind = Literal["methods", "protocols", "datasets", "backbones", "suites"]
 NewKind = Literal["method", "protocol", "dataset"]
 Origin = Literal["published", "measured", "both"]

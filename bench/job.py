@@ -135,7 +135,8 @@ def _guarded(bundle: Bundle, shop: Workshop, cell: PlannedCell | None, work: Cal
         return work()
     except StoreError:
         raise  # nothing can be kept, so there is no point in going on
-    except Exception as error:
+    except (Exception, SystemExit) as raised:
+        error = raised if isinstance(raised, Exception) else JobError(f"it called sys.exit({raised.code!r})")
         write_failure(shop, bundle, cell, error)
         return error
 
@@ -157,10 +158,11 @@ def write_failure(shop: Workshop, bundle: Bundle, cell: PlannedCell | None, erro
         "peak_memory_mb": peak_memory_mb(),
     }
     shop.store.write_rows([row])
+    text = f"{row['error_type']}: {row['error_message']}"
+    if isinstance(error, DependencyError):
+        text = "its pre-training failed"  # the reason has just been shown
     job = cell.address if cell else bundle.training_job
-    shop.notify(
-        Event(kind="failed", job=job, is_cell=cell is not None, text=f"{row['error_type']}: {row['error_message']}")
-    )
+    shop.notify(Event(kind="failed", job=job, is_cell=cell is not None, text=text))
 
 
 # --- pre-training -----------------------------------------------------------------------------------------------

@@ -122,7 +122,10 @@ def _round(
         futures: dict[Future[Result], Bundle] = {}
         try:
             for bundle in bundles:
-                futures[executor.submit(_work, bundle, wait_for_others)] = bundle
+                try:
+                    futures[executor.submit(_work, bundle, wait_for_others)] = bundle
+                except BrokenProcessPool:  # a worker died while others were being submitted
+                    broken.append(bundle)
             waiting = set(futures)
             while waiting:
                 _, waiting = wait(waiting, timeout=0.2)

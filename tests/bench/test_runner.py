@@ -84,7 +84,7 @@ def test_equal_requests_give_equal_bits_with_one_process_or_two(
 
 
 def test_what_fails_is_a_row_with_its_reason_and_the_rest_is_computed(tmp_path: Path, shared_cache: Path) -> None:
-    methods = ["raises", "diverges", "collapses", "random_init"]
+    methods = ["raises", "leaves", "diverges", "collapses", "random_init"]
     suite = write_suite(tmp_path, methods=methods, overrides={}, training={"epochs": 8, "batch_size": 256})
     request = Request(suite=str(suite), store=str(tmp_path / "store"), plugins=(write_plugin(tmp_path),))
     compute(request, shared_cache)
@@ -93,9 +93,11 @@ def test_what_fails_is_a_row_with_its_reason_and_the_rest_is_computed(tmp_path: 
     assert training["status"].eq("failed").all()
     assert training["error_type"].to_dict() == {
         "raises": "ValueError",
+        "leaves": "JobError",
         "diverges": "DivergenceError",
         "collapses": "CollapseError",
     }
+    assert "sys.exit(3)" in training.loc["leaves", "error_message"]
     assert "upside down" in training.loc["raises", "error_message"]
     assert "alignment" in training.loc["diverges", "error_message"]
     log = request.results.storage.read(training.loc["raises", "log"])
@@ -103,6 +105,7 @@ def test_what_fails_is_a_row_with_its_reason_and_the_rest_is_computed(tmp_path: 
     cells = frame[frame["kind"] == "evaluation"].drop_duplicates("cell").set_index("method")
     assert cells["status"].to_dict() == {
         "raises": "failed",
+        "leaves": "failed",
         "diverges": "failed",
         "collapses": "failed",
         "random_init": "ok",
@@ -110,7 +113,7 @@ def test_what_fails_is_a_row_with_its_reason_and_the_rest_is_computed(tmp_path: 
     assert "pre-training failed: DivergenceError" in cells.loc["diverges", "error_message"]
     again = fresh(request)
     plan = again.plan(again.results.frame())
-    assert plan.counts() == {"failed": 3, "fresh": 1}
+    assert plan.counts() == {"failed": 4, "fresh": 1}
 
 
 def test_a_worker_that_dies_costs_only_its_own_cells(tmp_path: Path, shared_cache: Path) -> None:

@@ -44,6 +44,13 @@ class Raises(Base):
     def forward(self, views):
         raise ValueError("the second view is upside down")
 
+@register_method("leaves", card=CARD)
+class Leaves(Base):
+    def __init__(self, backbone):
+        super().__init__(backbone)
+    def forward(self, views):
+        raise SystemExit(3)
+
 @register_method("diverges", card=CARD)
 class Diverges(Base):
     def __init__(self, backbone):

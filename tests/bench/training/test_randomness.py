@@ -84,7 +84,9 @@ def test_heads_do_not_correlate_with_the_backbone_of_the_same_seed(
     tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    monkeypatch.setattr("bench.training.pretraining.pretrain", lambda method, *_, **__: made.append(method))  # a job's start
+    monkeypatch.setattr(
+        "bench.training.pretraining.pretrain", lambda method, *_, **__: made.append(method)
+    )  # a job's start
     suite = write_suite(tmp_path, backbone={"key": "convnet"}, methods=["simclr"], overrides={})
     compute(Request(suite=str(suite), store=str(tmp_path / "store")), shared_cache)
     (method,) = made
