@@ -120,6 +120,20 @@ def test_an_installed_package_registers_through_its_entry_point(
         discover()
 
 
+def test_an_installed_package_brings_suites(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "their_suites"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "theirs.yaml").write_text("title: Theirs\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = importlib.metadata.EntryPoint("theirs", "their_suites", "jointbench.suites")
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [point] if "suites" in group else [])
+    assert discover().suites["theirs"] == package / "theirs.yaml"
+    (package / "quick.yaml").touch()
+    with pytest.raises(RegistrationError, match=r"the suite key 'quick' is taken by .*quick\.yaml"):
+        discover()
+
+
 def test_parameters_are_completed_in_the_type_of_their_default(plugin: Path) -> None:
     entry = discover([plugin]).methods["thing"]
     assert entry.complete({"rate": 1, "sizes": [8, 8]}) == {"rate": 1.0, "sizes": (8, 8), "flag": False}
