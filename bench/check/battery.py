@@ -45,7 +45,7 @@ def _run(check: Callable[[Trial], None], trial: Trial, entry: Entry) -> CheckRes
         check(trial)
     except ContractBrokenError as breach:
         return CheckResult(name=name, ok=False, message=f"{entry.where}: {breach}")
-    except Exception as error:  # the code under test is a user's: whatever it raises is the finding
+    except (Exception, SystemExit) as error:  # the code under test is a user's: whatever it raises is the finding
         place = _last_line_in(entry, error)
         said = f"{type(error).__name__}: {error}"
         return CheckResult(
@@ -54,7 +54,7 @@ def _run(check: Callable[[Trial], None], trial: Trial, entry: Entry) -> CheckRes
     return CheckResult(name=name, ok=True)
 
 
-def _last_line_in(entry: Entry, error: Exception) -> str:
+def _last_line_in(entry: Entry, error: BaseException) -> str:
     """The deepest line of the entry's own file in the traceback; its declaration when there is none."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(entry.file)]
     return f"{entry.file}:{lines[-1]}" if lines else entry.where

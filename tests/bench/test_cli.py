@@ -289,7 +289,7 @@ def test_a_new_method_beside_the_package_passes_its_check_and_runs_as_a_plugin(c
 
 def test_a_broken_method_fails_its_check_with_a_reason(cli: Run, tmp_path: Path) -> None:
     code, out, _ = cli("check", write_plugin(tmp_path))
-    assert code == 1 and "FAIL" in out and "upside down" in out
+    assert code == 1 and "FAIL" in out and "upside down" in out and "SystemExit: 3" in out
 
 
 @pytest.fixture
