@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import bench
+from bench.cli_store import STORE, StoreUrl, store_app
 from bench.errors import JointbenchError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-store_app = typer.Typer(help="Look after the result store.", no_args_is_help=True)
 app.add_typer(store_app, name="store")
 
 SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Key of a suite, or a YAML file.")]
@@ -36,7 +36,6 @@ Data = Annotated[
     typer.Option(metavar="FOLDER", help="Class folders of images, or where --dataset lies."),
 ]
 Dataset = Annotated[str, typer.Option(metavar="KEY", help="Dataset that replaces the suite's.")]
-StoreUrl = Annotated[str, typer.Option("--store", metavar="URL", help="Where results are kept.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A file that registers more.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the report is written.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
@@ -48,7 +47,7 @@ NewKind = Literal["method", "protocol", "dataset"]
 Origin = Literal["published", "measured", "both"]
 Format = Literal["md", "csv", "latex", "json", "html"]
 
-QUICK, STORE, REPORT = "quick", bench.DEFAULT_STORE, "jointbench-report"
+QUICK, REPORT = "quick", "jointbench-report"
 
 
 @app.command()
@@ -241,47 +240,6 @@ def doctor(store: StoreUrl = STORE, data: Data = None) -> None:
         print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.subject}: {finding.text}")
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-@store_app.command("show")
-def store_show(
-    store: StoreUrl = STORE,
-    format: Annotated[Literal["text", "csv"], typer.Option(help="Output format.")] = "text",
-) -> None:
-    """Print the stored rows."""
-    from bench.store import Store
-
-    held = Store(store)
-    columns = ["status", "cell", "metric", "value", "low", "high", "n", "error_type", "finished_at"]
-    frame = held.frame()[columns]
-    if format == "csv":
-        print(frame.to_csv(index=False), end="")
-    else:
-        print(frame.drop(columns="finished_at").to_string(index=False) if len(frame) else "The store is empty.")
-    for problem in held.problems:
-        print(problem, file=sys.stderr)
-
-
-@store_app.command("verify")
-def store_verify(store: StoreUrl = STORE) -> None:
-    """Check every checksum; damaged files go to quarantine."""
-    from bench.store import Store
-
-    problems = Store(store).verify()
-    for problem in problems:
-        print(problem)
-    print(f"{_number(len(problems), 'problem')} found." + (" Run again to recompute." if problems else ""))
-    if problems:
-        raise typer.Exit(1)
-
-
-@store_app.command("compact")
-def store_compact(store: StoreUrl = STORE) -> None:
-    """Join all parts into one file, without what newer results replace."""
-    from bench.store import Store
-
-    before, after = Store(store).compact()
-    print(f"{_number(before, 'part')} before, {after} after.")
 
 
 def version(value: bool) -> None:  # noqa: FBT001 (a Typer callback)

@@ -175,15 +175,16 @@ def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encod
     identity = bundle.identity.digest
     data = shop.source.load(bundle.spec.data)
     _check_data(bundle.spec.data.label, data, bundle.fingerprint)
+    encoder = _untrained(bundle, shop, data)
     stored = shop.store.pretrained(identity)
     if stored is None:
         weights = _pretrain(bundle, shop, data)
     else:
+        _check_training_code(bundle, shop)
         manifest, weights = stored
         if identity not in answered:
             shop.store.write_rows([manifest["row"]])  # the run that trained it was killed before it wrote the row
     _resume_file(shop, identity).delete()
-    encoder = _untrained(bundle, shop, data)
     load_weights(encoder.module, weights, where=f"the weights of pre-training {identity[:12]}")
     return encoder
 
@@ -245,7 +246,7 @@ def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, encoder: Encoder)
     job = bundle.training_job
     shop.notify(Event(kind="started", job=job, total=bundle.spec.training.epochs if bundle.spec.training else 0))
     method = shop.catalog.methods[bundle.spec.method].load()
-    _check_code(bundle.identity, pretraining_identity(bundle.spec, shop.catalog, fingerprint=bundle.fingerprint))
+    _check_training_code(bundle, shop)
 
     def report(record: EpochRecord) -> None:
         text = f"loss {record.total:.4g}"
@@ -309,6 +310,11 @@ def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Worksho
     shown = ((score.metric.title, score.metric.format(score.value)) for score in outcome.scores)
     text = ", ".join(f"{title} {value or 'undefined'}" for title, value in shown)
     shop.notify(Event(kind="finished", job=cell.address, is_cell=True, text=f"{text} ({seconds:.1f} s)"))
+
+
+def _check_training_code(bundle: Bundle, shop: Workshop) -> None:
+    present = pretraining_identity(bundle.spec, shop.catalog, fingerprint=bundle.fingerprint)
+    _check_code(bundle.identity, present)
 
 
 def _check_code(planned: Identity, present: Identity) -> None:

@@ -93,8 +93,8 @@ def test_plan_why_and_store_show_tell_the_state(cli: Run, tiny: Path) -> None:
     assert "fresh: spec, code and data are those of the stored result" in out
     assert f"Recompute: jointbench run {tiny} --methods byol --protocols knn --force" in out
     assert "digits/convnet/byol/knn/digits/seed0" in cli("store", "show")[1]
-    assert cli("store", "verify")[1].startswith("0 problems")
-    assert "parts before, 1 after" in cli("store", "compact")[1]
+    assert cli("store", "verify") == (0, "Problems found: 0.\n", "")
+    assert cli("store", "compact")[1] == "Parts: 2 before, 1 after.\n"
     assert "1 fresh, 1 missing" in cli("plan", tiny)[1]
 
 

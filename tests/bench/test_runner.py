@@ -4,11 +4,13 @@ import json
 import os
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import bench.job
 import bench.storage
 import bench.training.checkpoint
 from bench.errors import RequestError
@@ -77,9 +79,9 @@ def test_the_history_holds_every_term_of_every_epoch(request_: Request, shared_c
 def test_equal_requests_give_equal_bits_with_one_process_or_two(
     request_: Request, shared_cache: Path, tmp_path: Path
 ) -> None:
-    compute(request_, shared_cache, threads=1)
+    compute(request_, shared_cache)
     other = Request(suite=request_.suite, store=str(tmp_path / "other"))
-    compute(other, shared_cache, workers=2, threads=1)
+    compute(other, shared_cache, workers=2)
     assert outcome(fresh(other).results) == outcome(fresh(request_).results)
 
 
@@ -207,6 +209,23 @@ def test_cuda_without_a_device_is_a_clear_error(monkeypatch: pytest.MonkeyPatch)
     assert resolve_device("auto") == "cpu"
     with pytest.raises(RequestError, match="torch sees no CUDA device here"):
         resolve_device("cuda")
+
+
+def test_a_stored_encoder_is_not_evaluated_by_code_that_was_edited_under_the_run(
+    request_: Request, shared_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute(request_, shared_cache)
+    store = Store(request_.store)
+    for identity in store.frame().query("kind == 'evaluation'")["identity"].unique():
+        for name in store.storage.names("parts", ".parquet"):
+            if name.startswith(f"parts/{identity[:16]}"):
+                store.storage.delete(name)
+    real = bench.job.pretraining_identity
+    monkeypatch.setattr("bench.job.pretraining_identity", lambda *a, **k: replace(real(*a, **k), code="0" * 64))
+    again = fresh(request_)
+    compute(again, shared_cache)
+    cells = fresh(request_).results.frame().query("kind == 'evaluation'")
+    assert set(cells["status"]) == {"failed"} and cells["error_message"].str.contains("edited while").all()
 
 
 def test_a_damaged_encoder_is_trained_again(request_: Request, shared_cache: Path) -> None:

@@ -102,7 +102,7 @@ def compute(request: Request, cache: Path, **settings: Any) -> list[Any]:
             store=request.store,
             cache=cache,
             plugins=request.catalog.plugins,
-            **{"workers": 1, "threads": 1, **settings},
+            **{"workers": 1, **settings},
         ),
         events.append,
         catalog=request.catalog,
