@@ -6,13 +6,17 @@ without importing the file (and with it torch).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from bench.errors import SpecError
 from bench.metric import Metric
 
 Family = Literal["information maximization", "contrastive", "asymmetric", "medical", "baseline"]
-Branches = Literal["shared", "separate", "momentum", "single"]
+Branches = Literal["shared", "shared or separate", "separate", "momentum", "single"]
+Where = Literal["between the branches", "on each branch", "against negatives", "on the labels"]
+Normalization = Literal["standardized", "whitened", "unit length"]
 Negatives = Literal["none", "batch", "queue"]
 Capability = Literal["labels", "multilabel", "boxes", "masks", "landmarks", "metadata", "volumes"]
 
@@ -26,8 +30,23 @@ class Deviation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Term:
+    """One term of the loss.
+
+    Attributes:
+        name: the key that ``forward`` returns it under.
+        acts: what it compares or shapes, which is where a figure draws it.
+        role: what it does to the embeddings, in a few words.
+    """
+
+    name: str
+    acts: Where
+    role: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodCard:
-    """A method's identity card.
+    """A method's identity card: tables, comparisons and the figure of the architecture are made from it alone.
 
     Attributes:
         title: name as printed in tables; the name that published rows use.
@@ -36,16 +55,21 @@ class MethodCard:
         year: year of the paper.
         summary: one sentence for a reader who does not know the method.
         loss: the loss as an equation in plain text.
+        terms: the terms that ``forward`` returns, in its order; a figure draws each where it acts.
         complete_collapse: what keeps the embeddings from becoming one constant vector.
         dimensional_collapse: what keeps them from filling only a subspace.
         branches: how the two branches' weights relate.
         predictor: a predictor follows one branch's projector.
         stop_gradient: one branch's output is treated as a constant.
+        symmetric: both views take both roles, so that an asymmetric loss is summed over both directions.
         negatives: where negative samples come from.
-        whitening: embeddings are whitened before the loss.
+        support_views: further views of the image serve only to find its false negatives.
+        normalization: what happens to the embeddings before the loss, in this order.
         batch_dependence: what the method needs from the batch, in words.
-        views: number of views per image that ``forward`` expects.
-        gradient_views: the views whose pixels receive a gradient.
+        cost: what a step takes beyond two forward passes and one backward pass, in words.
+        views: number of views per image that ``forward`` expects: a number, the name of the whole-number parameter
+            that gives it, or a sum of both such as ``"2 + support_views"``.
+        gradient_views: the views whose pixels receive a gradient: their indices, or ``"all"``.
         uses_labels: ``forward`` receives the class labels (supervised baselines only).
         trains: False when there is nothing to train (random initialization).
         deviations: departures from the paper.
@@ -57,19 +81,41 @@ class MethodCard:
     paper: str = ""
     year: int | None = None
     loss: str = ""
+    terms: tuple[Term, ...] = ()
     complete_collapse: str = ""
     dimensional_collapse: str = ""
     branches: Branches = "shared"
     predictor: bool = False
     stop_gradient: bool = False
+    symmetric: bool = True
     negatives: Negatives = "none"
-    whitening: bool = False
+    support_views: bool = False
+    normalization: tuple[Normalization, ...] = ()
     batch_dependence: str = ""
-    views: int = 2
-    gradient_views: tuple[int, ...] = (0, 1)
+    cost: str = ""
+    views: int | str = 2
+    gradient_views: tuple[int, ...] | Literal["all"] = (0, 1)
     uses_labels: bool = False
     trains: bool = True
     deviations: tuple[Deviation, ...] = ()
+
+    def view_count(self, params: Mapping[str, Any]) -> int:
+        """Number of views that the method takes with these parameters.
+
+        Raises:
+            SpecError: ``views`` names a parameter that does not exist or is not a whole number above 0.
+        """
+        count = 0
+        for part in str(self.views).split("+"):
+            word = part.strip()
+            value = int(word) if word.isdecimal() else params.get(word)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise SpecError(
+                    f"{self.title}: views {self.views!r} needs a whole number in {word!r}, got {value!r}. "
+                    f"Give the method's parameter {word!r} a value of 0 or more."
+                )
+            count += value
+        return count
 
 
 @dataclass(frozen=True, kw_only=True)

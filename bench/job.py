@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.protocol import Outcome
     from bench.training.checkpoint import CheckpointFile
     from bench.training.history import TrainingResult
+    from bench.training.method import Method
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ class Bundle:
     @property
     def training_job(self) -> str:
         """What progress calls the pre-training."""
-        return f"{self.spec.method} seed {self.spec.seed}: pre-training"
+        return f"{self.spec.name} seed {self.spec.seed}: pre-training"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +176,7 @@ def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encod
     identity = bundle.identity.digest
     data = shop.source.load(bundle.spec.data)
     _check_data(bundle.spec.data.label, data, bundle.fingerprint)
-    encoder = _untrained(bundle, shop, data)
+    _, encoder = _untrained(bundle, shop, data)
     stored = shop.store.pretrained(identity)
     if stored is None:
         weights = _pretrain(bundle, shop, data)
@@ -185,16 +186,18 @@ def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encod
         if identity not in answered:
             shop.store.write_rows([manifest["row"]])  # the run that trained it was killed before it wrote the row
     _resume_file(shop, identity).delete()
-    load_weights(encoder.module, weights, where=f"the weights of pre-training {identity[:12]}")
+    load_weights(encoder.networks, weights, where=f"the weights of pre-training {identity[:12]}")
     return encoder
 
 
-def _untrained(bundle: Bundle, shop: Workshop, data: ImageDataset) -> Encoder:
+def _untrained(bundle: Bundle, shop: Workshop, data: ImageDataset) -> tuple[Method, Encoder]:
+    """The method with initial weights, and the encoder that shares its backbone and projector."""
     from bench.encoders.build import initial_encoder
+    from bench.training.pretraining import build_method
 
-    return initial_encoder(
-        shop.catalog.backbones[bundle.spec.backbone], bundle.spec, data, identity=bundle.identity.digest
-    )
+    backbone = shop.catalog.backbones[bundle.spec.backbone]
+    encoder = initial_encoder(backbone, bundle.spec, data, identity=bundle.identity.digest)
+    return build_method(encoder, shop.catalog.methods[bundle.spec.method].load(), bundle.spec, data)
 
 
 def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
@@ -203,10 +206,10 @@ def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
 
     row = _base_row(bundle, None, shop)
     started = time.perf_counter()
-    encoder = _untrained(bundle, shop, data)
+    model, encoder = _untrained(bundle, shop, data)
     if bundle.spec.training is not None:
-        row |= _training_columns(bundle, shop, _train(bundle, shop, data, encoder))
-    weights = weights_to_bytes(encoder.module)
+        row |= _training_columns(bundle, shop, _train(bundle, shop, data, model, encoder))
+    weights = weights_to_bytes(encoder.networks)
     row |= {
         "status": "ok",
         "finished_at": _now(),
@@ -235,17 +238,17 @@ def _training_columns(bundle: Bundle, shop: Workshop, result: TrainingResult) ->
         "seconds_data": result.seconds["data_wait"],
         "seconds_compute": result.seconds["compute"],
         "images_per_second": result.images_per_second,
+        "details": _json({"collapse": result.collapse}),
     }
 
 
-def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, encoder: Encoder) -> TrainingResult:
-    """Train the encoder's module in place; returns the loop's result."""
+def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, model: Method, encoder: Encoder) -> TrainingResult:
+    """Train the method and with it the encoder in place; returns the loop's result."""
     from bench.training.history import EpochRecord
     from bench.training.pretraining import train_encoder
 
     job = bundle.training_job
     shop.notify(Event(kind="started", job=job, total=bundle.spec.training.epochs if bundle.spec.training else 0))
-    method = shop.catalog.methods[bundle.spec.method].load()
     _check_training_code(bundle, shop)
 
     def report(record: EpochRecord) -> None:
@@ -253,7 +256,7 @@ def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, encoder: Encoder)
         shop.notify(Event(kind="progress", job=job, text=text, done=record.epoch, total=record.epochs))
 
     checkpoint = _resume_file(shop, bundle.identity.digest)
-    return train_encoder(encoder, method, bundle.spec, data, device=shop.device, checkpoint=checkpoint, progress=report)
+    return train_encoder(encoder, model, bundle.spec, data, device=shop.device, checkpoint=checkpoint, progress=report)
 
 
 def _resume_file(shop: Workshop, identity: str) -> CheckpointFile:

@@ -31,7 +31,7 @@ class PlannedCell:
     """One cell: its address, its question, its identity and its state.
 
     Attributes:
-        address: readable and stable, ``data/backbone/method/protocol[variant]/data/seedN``.
+        address: readable and stable, ``data/backbone/method[variant]/protocol[variant]/data/seedN``.
         fingerprint: of the evaluation data.
         stale: which of the hashes differ from the newest stored answer.
         reason: one sentence.
@@ -72,12 +72,12 @@ def address_of(spec: RunSpec) -> str:
     """The cell's readable address: what a table's row and column say."""
     pretrain = spec.pretrain
     data, seed = pretrain.data.label, f"seed{pretrain.seed}"
-    return "/".join((data, pretrain.backbone, pretrain.method, spec.protocol_name, spec.data.label, seed))
+    return "/".join((data, pretrain.backbone, pretrain.name, spec.protocol_name, spec.data.label, seed))
 
 
 def training_address_of(spec: PretrainSpec) -> str:
     """The pre-training's readable address: the cell's without the evaluation."""
-    return "/".join((spec.data.label, spec.backbone, spec.method, f"seed{spec.seed}"))
+    return "/".join((spec.data.label, spec.backbone, spec.name, f"seed{spec.seed}"))
 
 
 def make_plan(
@@ -125,7 +125,7 @@ def make_plan(
 
 
 def _command(spec: RunSpec, words: Sequence[str]) -> str:
-    choice = ["--methods", spec.pretrain.method, "--protocols", spec.protocol_name]
+    choice = ["--methods", spec.pretrain.name, "--protocols", spec.protocol_name]
     if spec.pretrain.seed:
         choice += ["--seeds", str(spec.pretrain.seed + 1)]
     return shlex.join(["jointbench", "run", *words, *choice, "--force"])

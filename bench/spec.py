@@ -95,6 +95,8 @@ class TrainingSpec(Frozen):
         final_lr_fraction: the cosine ends at this share of the peak.
         clip_grad_norm: largest gradient norm; 0 turns clipping off.
         precision: arithmetic of the forward and backward pass.
+        on_collapse: ``stop`` ends a training whose embeddings became one vector as a failure; ``record`` keeps the
+            evidence with the result and goes on, for studies of collapse.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 20
@@ -109,6 +111,7 @@ class TrainingSpec(Frozen):
     final_lr_fraction: Probability = 0.0
     clip_grad_norm: NonNegative = 0.0
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
+    on_collapse: Literal["stop", "record"] = "stop"
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
@@ -132,10 +135,12 @@ class DataSpec(Frozen):
 class PretrainSpec(Frozen):
     """What is trained: method, backbone, data, views, recipe, seed.
 
-    ``views`` and ``training`` are absent when the method does not train: they cannot change its answer.
+    ``views`` and ``training`` are absent when the method does not train: they cannot change its answer. ``variant``
+    tells two settings of one method apart.
     """
 
     method: str
+    variant: str = ""
     method_params: Parameters = Field(default_factory=dict)
     backbone: str
     backbone_params: Parameters = Field(default_factory=dict)
@@ -143,6 +148,11 @@ class PretrainSpec(Frozen):
     views: tuple[ViewSpec, ...] = ()
     training: TrainingSpec | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def name(self) -> str:
+        """The method's key, with the variant in brackets where there is one."""
+        return named(self.method, self.variant)
 
 
 class RunSpec(Frozen):
@@ -157,4 +167,9 @@ class RunSpec(Frozen):
     @property
     def protocol_name(self) -> str:
         """The protocol's key, with the variant in brackets where there is one."""
-        return f"{self.protocol}[{self.variant}]" if self.variant else self.protocol
+        return named(self.protocol, self.variant)
+
+
+def named(key: str, variant: str) -> str:
+    """``key``, or ``key[variant]``: what addresses, the command line and the report call one setting."""
+    return f"{key}[{variant}]" if variant else key

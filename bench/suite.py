@@ -5,7 +5,7 @@ data: {key: mnist5k}
 backbone: {key: convnet}
 views: [{crop_scale: [0.3, 1.0]}]
 training: {epochs: 20, optimizer: adamw}
-methods: all                       # or a list of keys
+methods: all                       # or a list of keys; a changed setting is {method: vicreg, variant: no variance, …}
 overrides:
   vicreg: {params: {projector: [512, 512]}, training: {lr: 2.0e-3}}
 protocols:
@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from bench.card import DatasetCard, MethodCard, ProtocolCard
 from bench.errors import SpecError, UnknownNameError, describe
 from bench.registry import Catalog, Entry
-from bench.spec import DataSpec, Frozen, Parameters, PretrainSpec, RunSpec, TrainingSpec, ViewSpec
+from bench.spec import DataSpec, Frozen, Parameters, PretrainSpec, RunSpec, TrainingSpec, ViewSpec, named
 
 
 class Component(Frozen):
@@ -37,11 +37,40 @@ class Component(Frozen):
 
 
 class Override(Frozen):
-    """What one method changes of the suite's recipe; views are replaced whole, training field by field."""
+    """What one method changes of the suite's recipe; views are replaced whole, the rest entry by entry."""
 
     params: Parameters = Field(default_factory=dict)
     views: tuple[ViewSpec, ...] | None = None
     training: Parameters = Field(default_factory=dict)
+
+    def changed_by(self, other: Override) -> Override:
+        """Both, where ``other`` has the last word."""
+        return Override(
+            params={**self.params, **other.params},
+            views=self.views if other.views is None else other.views,
+            training={**self.training, **other.training},
+        )
+
+
+class Candidate(Override):
+    """One method of the suite; ``variant`` tells two settings of one method apart.
+
+    Its own changes come after the suite's ``overrides`` of the method. ``expected`` says what the setting is to show,
+    for the report: it decides nothing.
+    """
+
+    method: str
+    variant: str = ""
+    expected: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _key_alone(cls, value: Any) -> Any:
+        return {"method": value} if isinstance(value, str) else value
+
+    @property
+    def name(self) -> str:
+        return named(self.method, self.variant)
 
 
 class Evaluation(Frozen):
@@ -54,7 +83,7 @@ class Evaluation(Frozen):
 
     @property
     def name(self) -> str:
-        return f"{self.protocol}[{self.variant}]" if self.variant else self.protocol
+        return named(self.protocol, self.variant)
 
 
 class Suite(Frozen):
@@ -67,7 +96,7 @@ class Suite(Frozen):
     views: tuple[ViewSpec, ...] = (ViewSpec(),)
     training: TrainingSpec = TrainingSpec()
     seeds: Annotated[int, Field(ge=1)] = 1
-    methods: Literal["all"] | tuple[str, ...] = "all"
+    methods: Literal["all"] | tuple[Candidate, ...] = "all"
     overrides: dict[str, Override] = Field(default_factory=dict)
     protocols: tuple[Evaluation, ...]
 
@@ -110,7 +139,8 @@ def expand(
     """All cells of the suite as specs completed with every default, in a stable order.
 
     Args:
-        methods, protocols: restrict to these keys; empty means all.
+        methods, protocols: restrict to these keys, or ``key[variant]``; empty means all. In a suite of all methods
+            the order of ``methods`` counts.
         seeds: number of seeds, instead of the suite's.
         data: replaces every dataset of the suite.
 
@@ -118,14 +148,16 @@ def expand(
         SpecError, UnknownNameError: a name or a parameter is wrong, or a protocol asks for what the data lack.
     """
     _check_names(suite, catalog, methods=methods, protocols=protocols)
-    chosen = list(dict.fromkeys(methods)) or [entry.key for entry in catalog.methods]
-    if suite.methods != "all":
-        chosen = [key for key in suite.methods if key in chosen]
+    if suite.methods == "all":
+        keys = list(dict.fromkeys(methods)) or [entry.key for entry in catalog.methods]
+        chosen = [Candidate(method=key) for key in keys]
+    else:
+        chosen = [item for item in suite.methods if not methods or {item.method, item.name} & set(methods)]
     evaluations = [item for item in suite.protocols if not protocols or {item.protocol, item.name} & set(protocols)]
     specs = []
-    for key in chosen:
+    for candidate in chosen:
         for seed in range(suite.seeds if seeds is None else seeds):
-            pretrain = _pretrain_spec(suite, catalog, catalog.methods[key], seed=seed, data=data)
+            pretrain = _pretrain_spec(suite, catalog, candidate, seed=seed, data=data)
             specs += [_run_spec(item, catalog, pretrain, data=data) for item in evaluations]
     if not specs:
         raise SpecError("Nothing is left to run: the chosen methods and protocols are not in this suite.")
@@ -133,11 +165,14 @@ def expand(
 
 
 def _check_names(suite: Suite, catalog: Catalog, *, methods: Iterable[str], protocols: Iterable[str]) -> None:
-    for key in (*methods, *suite.overrides, *(suite.methods if suite.methods != "all" else ())):
-        catalog.methods[key]
+    listed = () if suite.methods == "all" else suite.methods
+    names = {item.name for item in listed}
+    for key in (*methods, *suite.overrides, *(item.method for item in listed)):
+        if key not in names:
+            catalog.methods[key]
     for item in suite.protocols:
         catalog.protocols[item.protocol]
-    _check_doubles("methods", () if suite.methods == "all" else suite.methods)
+    _check_doubles("methods", [item.name for item in listed])
     _check_doubles("protocols", [f"{item.name} on {(item.data or suite.data).label}" for item in suite.protocols])
     offered = {name for item in suite.protocols for name in (item.protocol, item.name)}
     for key in protocols:
@@ -151,29 +186,33 @@ def _check_doubles(field: str, names: Sequence[str]) -> None:
             raise SpecError(f"{field}: {name} is listed {count} times. Remove it, or give one of them a `variant`.")
 
 
-def _pretrain_spec(suite: Suite, catalog: Catalog, entry: Entry, *, seed: int, data: DataSpec | None) -> PretrainSpec:
+def _pretrain_spec(
+    suite: Suite, catalog: Catalog, candidate: Candidate, *, seed: int, data: DataSpec | None
+) -> PretrainSpec:
+    entry = catalog.methods[candidate.method]
     assert isinstance(entry.card, MethodCard)
-    override = suite.overrides.get(entry.key, Override())
-    views = override.views if override.views is not None else suite.views
+    changes = suite.overrides.get(entry.key, Override()).changed_by(candidate)
+    views = changes.views if changes.views is not None else suite.views
+    params = entry.complete(changes.params)
     return PretrainSpec(
         method=entry.key,
-        method_params=entry.complete(override.params),
+        variant=candidate.variant,
+        method_params=params,
         backbone=suite.backbone.key,
         backbone_params=catalog.backbones[suite.backbone.key].complete(suite.backbone.params),
         data=complete_data(_replaced(suite.data, data), catalog),
-        views=_views_for(entry, views) if entry.card.trains else (),
-        training=_training(suite.training, override.training, entry.key) if entry.card.trains else None,
+        views=_views_for(entry, views, entry.card.view_count(params)) if entry.card.trains else (),
+        training=_training(suite.training, changes.training, candidate.name) if entry.card.trains else None,
         seed=seed,
     )
 
 
-def _views_for(entry: Entry, views: tuple[ViewSpec, ...]) -> tuple[ViewSpec, ...]:
-    assert isinstance(entry.card, MethodCard)
+def _views_for(entry: Entry, views: tuple[ViewSpec, ...], count: int) -> tuple[ViewSpec, ...]:
     if len(views) == 1:
-        return views * entry.card.views
-    if len(views) < entry.card.views:
-        raise SpecError(f"Method {entry.key!r} takes {entry.card.views} views, the suite describes {len(views)}.")
-    return views[: entry.card.views]
+        return views * count
+    if len(views) < count:
+        raise SpecError(f"Method {entry.key!r} takes {count} views, the suite describes {len(views)}.")
+    return views[:count]
 
 
 def _training(base: TrainingSpec, changes: Mapping[str, Any], method: str) -> TrainingSpec:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from bench.card import Deviation, MethodCard
+from bench.card import Deviation, MethodCard, Term
 from bench.errors import SpecError
 from bench.registry import register_method
 from bench.training.heads import mlp
@@ -51,12 +51,18 @@ def regression_loss(q1: Tensor, q2: Tensor, t1: Tensor, t2: Tensor) -> dict[str,
         year=2020,
         summary="Predicts, from one view, what a slowly moving average of the network makes of the other view.",
         loss="L = 2 - 2 cos(q(z1), sg(z'2)) + 2 - 2 cos(q(z2), sg(z'1))",
+        terms=(
+            Term(name="view1_predicts_view2", acts="between the branches", role="prediction of the target's view 2"),
+            Term(name="view2_predicts_view1", acts="between the branches", role="the same with the views exchanged"),
+        ),
         complete_collapse="the predictor together with the stopped gradient of the target; batch norm helps",
         dimensional_collapse="no term against it",
         branches="momentum",
         predictor=True,
         stop_gradient=True,
+        normalization=("unit length",),
         batch_dependence="batch statistics in the heads; no negatives, so small batches cost little",
+        cost="two further forward passes, through the target network, and a second copy of the weights",
         deviations=(
             Deviation(
                 what="the target network starts as a copy of the online network",

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bench.card import MethodCard
+from bench.card import MethodCard, Term
 from bench.registry import register_method
 from bench.training.method import Method
 from bench.training.precision import full_precision
@@ -32,6 +32,7 @@ def label_loss(logits: Tensor, *, labels: Tensor) -> dict[str, Tensor]:
         family="baseline",
         summary="Learns the labels of the whole training split: what the self-supervised methods try to do without.",
         loss="L = -1/B Σ_i log softmax(W h_i + b)[y_i]",
+        terms=(Term(name="cross_entropy", acts="on the labels", role="the classification error"),),
         complete_collapse="the labels differ, so a constant representation cannot lower the loss",
         branches="single",
         batch_dependence="batch statistics of the backbone only",

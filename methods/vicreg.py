@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from bench.card import Deviation, MethodCard
+from bench.card import Deviation, MethodCard, Term
 from bench.errors import SpecError
 from bench.registry import register_method
+from bench.training.distributed import gather
 from bench.training.heads import mlp
 from bench.training.method import Method
 from bench.training.precision import full_precision
@@ -52,9 +53,13 @@ def vicreg_loss(
     eps: float = 1e-4,
     definition: str = "code",
 ) -> dict[str, Tensor]:
-    """The three weighted terms of Eq. 6, for embeddings z1, z2 (N, D) of the two views."""
+    """The three weighted terms of Eq. 6, for embeddings z1, z2 (N, D) of the two views.
+
+    With several processes s is the mean over this one's images; v and c are those of the whole batch.
+    """
     d = z1.shape[1]
     s = (z1 - z2).square().sum(dim=1).mean()
+    z1, z2 = gather(z1), gather(z2)
     v = variance(z1, gamma=gamma, eps=eps) + variance(z2, gamma=gamma, eps=eps)
     c = covariance(z1) + covariance(z2)
     # Deviates: the invariance is divided by d and the two variances are averaged, unless definition='paper'
@@ -72,8 +77,14 @@ def vicreg_loss(
         year=2022,
         summary="Pulls two views together while every embedding dimension keeps its spread and stays uncorrelated.",
         loss="l = λ s(Z, Z') + μ [v(Z) + v(Z')] + ν [c(Z) + c(Z')]",
+        terms=(
+            Term(name="invariance", acts="between the branches", role="mean squared distance of the two views"),
+            Term(name="variance", acts="on each branch", role="keeps the spread of every dimension above γ"),
+            Term(name="covariance", acts="on each branch", role="decorrelates the dimensions"),
+        ),
         complete_collapse="the variance term keeps each dimension's standard deviation above γ = 1",
         dimensional_collapse="the covariance term decorrelates the dimensions",
+        branches="shared or separate",
         batch_dependence="variance and covariance are estimated over the batch; no negatives",
         deviations=(
             Deviation(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench.card import MethodCard, ProtocolCard
 from bench.metric import Metric
 from bench.table import Cell, Column, Row, Table
-from reports.places import PLACES, WHAT, value_columns
-from reports.results import Result, image_interval, metric_of, row_key, summarize
+from reports.places import PLACES, WHAT, method_path, value_columns
+from reports.results import Result, collect, image_interval, metric_of, row_key, summarize
 from reports.ties import RULE, Contender, mark_best
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from bench.plan import Plan
     from bench.spec import DataSpec
 
 MEASURED_NOTE = (
@@ -31,7 +34,8 @@ class Measured:
 
     Attributes:
         results: one per planned cell.
-        methods, protocols: cards by key.
+        methods: cards by name; ``vicreg[no variance]`` has the card of ``vicreg`` under a title of its own.
+        protocols: cards by key.
         titles: printed names of datasets and backbones by key; a key without one stands for itself.
     """
 
@@ -39,6 +43,24 @@ class Measured:
     methods: Mapping[str, MethodCard]
     protocols: Mapping[str, ProtocolCard]
     titles: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        rows: pd.DataFrame,
+        *,
+        methods: Mapping[str, MethodCard],
+        protocols: Mapping[str, ProtocolCard],
+        titles: Mapping[str, str],
+    ) -> Measured:
+        """What the store's rows hold for the plan's cells; the cards are those of the catalog, by key."""
+        cards = dict(methods)
+        for spec in (cell.spec.pretrain for cell in plan.cells):
+            if spec.variant and spec.method in methods:
+                card = methods[spec.method]
+                cards[spec.name] = replace(card, title=f"{card.title}, {spec.variant}")
+        return cls(results=collect(plan, rows, cards), methods=cards, protocols=protocols, titles=titles)
 
     def method_title(self, key: str) -> str:
         return self.methods[key].title if key in self.methods else key
@@ -96,18 +118,18 @@ def measured_table(measured: Measured) -> Table:
 
 
 def _measured_row(measured: Measured, key: tuple[str, ...], cells: tuple[Cell, ...]) -> Row:
-    return Row(title=measured.method_title(key[0]), key=key[0], href=f"methods/{key[0]}.html", cells=cells)
+    return Row(title=measured.method_title(key[0]), key=key[0], href=method_path(key[0]), cells=cells)
 
 
 def method_citations(measured: Measured) -> tuple[str, ...]:
-    keys = dict.fromkeys(result.planned.spec.pretrain.method for result in measured.results)
+    keys = dict.fromkeys(result.planned.spec.pretrain.name for result in measured.results)
     papers = [measured.methods[key].paper for key in keys if key in measured.methods]
     return tuple(dict.fromkeys(paper for paper in papers if paper))
 
 
 def label_notes(measured: Measured) -> tuple[str, ...]:
     """One sentence for each method whose columns for few labels start from a backbone that saw all of them."""
-    few = {r.planned.spec.pretrain.method: None for r in measured.results if place_of(r)[1] < 1}
+    few = {r.planned.spec.pretrain.name: None for r in measured.results if place_of(r)[1] < 1}
     return tuple(
         f"{measured.method_title(key)} was trained with all labels of the training split; its 1 % and 10 % columns "
         "start from that backbone and are not label-limited."
@@ -164,7 +186,7 @@ def mark_contexts(
         if group:
             contexts.setdefault(row_key(group[0].planned.spec)[1:], []).append(index)
     specs = [result.planned.spec for result in measured.results]
-    several = len({row_key(spec)[1:] for spec in specs if not measured.is_baseline(spec.pretrain.method)}) > 1
+    several = len({row_key(spec)[1:] for spec in specs if not measured.is_baseline(spec.pretrain.name)}) > 1
     for indices in contexts.values():
         columns: list[tuple[Contender, ...]] = [() for _ in table.columns]
         for offset, (protocol, fraction, _) in enumerate(PLACES):
@@ -194,7 +216,7 @@ def _contender(
 ) -> Contender | None:
     """The value as a competitor; its intervals over seeds and over test images are combined in quadrature."""
     cell = table.rows[row].cells[column]
-    baseline = measured.is_baseline(group[0].planned.spec.pretrain.method)
+    baseline = measured.is_baseline(group[0].planned.spec.pretrain.name)
     if cell.value is None or cell.metric is None or cell.state != "measured" or baseline:
         return None
     spans = [(cell.low, cell.high)]

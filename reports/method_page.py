@@ -10,6 +10,7 @@ from bench.published import load_papers
 from bench.table import Cell, Column, Row, Table
 from reports.measured import Measured, context_cells, protocol_title
 from reports.panels import Fact
+from reports.places import slug
 from reports.published_rows import short_name
 from reports.results import Result, metric_of, row_key, summarize
 
@@ -19,17 +20,20 @@ def card_facts(card: MethodCard) -> tuple[Fact, ...]:
     papers = load_papers()
     paper = papers.get(card.paper)
     source = f"{short_name(paper.key)}. {paper.title}" if paper else card.paper
-    views = f"{card.views}, of which {len(card.gradient_views)} carry a gradient"
+    carrying = "all" if card.gradient_views == "all" else len(card.gradient_views)
+    views = f"{card.views}, of which {carrying} carry a gradient".replace("_", " ")
     pairs = [
         ("family", card.family),
         ("branches", card.branches),
         ("predictor", "yes" if card.predictor else "no"),
         ("stop-gradient", "yes" if card.stop_gradient else "no"),
+        ("symmetric", "yes" if card.symmetric else "no, one direction only"),
         ("negatives", card.negatives),
-        ("whitening", "yes" if card.whitening else "no"),
+        ("embeddings before the loss", ", then ".join(card.normalization)),
         ("views", views if card.trains else ""),
         ("labels", "used in pre-training" if card.uses_labels else "not used in pre-training"),
         ("needs of the batch", card.batch_dependence),
+        ("cost", card.cost),
     ]
     facts = [Fact(label="source", value=source, href=paper.link if paper else "")] if source else []
     return (*facts, *(Fact(label=label, value=value) for label, value in pairs if value))
@@ -49,12 +53,12 @@ def results_table(measured: Measured, method: str) -> Table:
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in measured.results:
         spec = result.planned.spec
-        if spec.pretrain.method == method:
+        if spec.pretrain.name == method:
             groups.setdefault((*row_key(spec), spec.protocol, spec.variant), []).append(result)
     metrics = _metrics(measured, groups)
     context = ("data", "backbone", "epochs", "seeds", "interval")
     return Table(
-        key=f"{method}-results",
+        key=f"{slug(method)}-results",
         title=f"Results of {measured.method_title(method)}",
         caption="Every protocol of the suite, on the test split.",
         stub="Protocol",
@@ -101,7 +105,7 @@ def encoders(measured: Measured, method: str) -> dict[str, int]:
     """Seed by pre-training identity, for the encoders behind the values shown, in the order of the plan."""
     found: dict[str, int] = {}
     for result in measured.results:
-        if result.planned.spec.pretrain.method == method:
+        if result.planned.spec.pretrain.name == method:
             shown = next(iter(result.metrics.values()), result.failure)
             identity = str(shown["pretrain_identity"]) if shown else result.planned.pretraining.digest
             found.setdefault(identity, result.seed)

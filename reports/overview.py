@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench.table import STATES, Cell, Column, Row, Table
 from reports.measured import Measured, protocol_title
 from reports.panels import STATE_OF
+from reports.places import method_path
 from reports.results import Result, number, panel_id, parsed
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _gap(measured: Measured, result: Result) -> Gap:
     mark = STATES[STATE_OF[planned.state]]
     protocol = protocol_title(measured.protocols, spec.protocol, spec.variant)
     return Gap(
-        title=f"{measured.method_title(spec.pretrain.method)}: {protocol}, seed {spec.pretrain.seed}",
+        title=f"{measured.method_title(spec.pretrain.name)}: {protocol}, seed {spec.pretrain.seed}",
         address=planned.address,
         state=STATE_OF[planned.state],
         tag=f"{mark.glyph} {mark.word}",
@@ -83,7 +84,7 @@ def _gap(measured: Measured, result: Result) -> Gap:
 def headline(measured: Measured) -> str:
     """One sentence: how many cells, of what, on what."""
     specs = [result.planned.spec for result in measured.results]
-    methods = {spec.pretrain.method for spec in specs}
+    methods = {spec.pretrain.name for spec in specs}
     protocols = {(spec.protocol, spec.variant) for spec in specs}
     data = {spec.data.canonical_json(): measured.data_title(spec.data) for spec in specs}
     backbones = dict.fromkeys(measured.title(spec.pretrain.backbone) for spec in specs)
@@ -147,11 +148,11 @@ def recipe_table(measured: Measured) -> Table:
         pretrain = result.planned.spec.pretrain
         words = _training_words(pretrain.training, pretrain.views)
         seen.setdefault(
-            pretrain.method,
+            pretrain.name,
             Row(
-                title=measured.method_title(pretrain.method),
-                key=pretrain.method,
-                href=f"methods/{pretrain.method}.html",
+                title=measured.method_title(pretrain.name),
+                key=pretrain.name,
+                href=method_path(pretrain.name),
                 cells=tuple(Cell(text=word) for word in words),
             ),
         )

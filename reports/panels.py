@@ -72,7 +72,7 @@ def measured_panels(measured: Measured, *, method: str | None = None) -> tuple[P
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in measured.results:
         spec = result.planned.spec
-        if method is None or spec.pretrain.method == method:
+        if method is None or spec.pretrain.name == method:
             groups.setdefault((*row_key(spec), spec.protocol, spec.variant), []).append(result)
     return tuple(_measured_panel(measured, group) for group in groups.values())
 
@@ -82,7 +82,7 @@ def _measured_panel(measured: Measured, group: Sequence[Result]) -> Panel:
     title = protocol_title(measured.protocols, spec.protocol, spec.variant)
     return Panel(
         id=panel_id(spec),
-        title=f"{measured.method_title(spec.pretrain.method)}: {title} on {measured.data_title(spec.data)}",
+        title=f"{measured.method_title(spec.pretrain.name)}: {title} on {measured.data_title(spec.data)}",
         runs=tuple(_run(result, measured.protocols.get(spec.protocol)) for result in group),
         summary=tuple(_summary(measured, group)) if len(group) > 1 else (),
     )

@@ -25,6 +25,16 @@ WHAT = "Linear evaluation on frozen features and semi-supervised fine-tuning, ac
 """What the table shows, for captions."""
 
 
+def slug(name: str) -> str:
+    """A method's name as part of a path or of an id: ``vicreg[no variance]`` is ``vicreg-no-variance``."""
+    return "-".join("".join(sign if sign.isalnum() or sign == "_" else " " for sign in name).split())
+
+
+def method_path(name: str) -> str:
+    """The path of a method's page."""
+    return f"methods/{slug(name)}.html"
+
+
 def value_columns(*outer: str) -> tuple[Column, ...]:
     """The six columns below the spanners ``outer``."""
     return tuple(

@@ -57,7 +57,7 @@ def collect(
         row = {str(name): value for name, value in record.items()}
         by_identity.setdefault(str(row["identity"]), []).append(row)
     baselines = {key for key, card in methods.items() if card.family == "baseline"}
-    cells = sorted(plan.cells, key=lambda cell: cell.spec.pretrain.method in baselines)
+    cells = sorted(plan.cells, key=lambda cell: cell.spec.pretrain.name in baselines)
     return tuple(_result(cell, by_identity) for cell in cells)
 
 
@@ -113,7 +113,7 @@ def row_key(spec: RunSpec) -> tuple[str, ...]:
     """What a row of a measured table stands for: everything but protocol, metric and seed."""
     training = spec.pretrain.training
     return (
-        spec.pretrain.method,
+        spec.pretrain.name,
         spec.pretrain.data.canonical_json(),
         spec.pretrain.backbone,
         str(training.epochs if training else 0),
@@ -124,7 +124,7 @@ def row_key(spec: RunSpec) -> tuple[str, ...]:
 def panel_id(spec: RunSpec) -> str:
     """Id of the provenance panel of a table cell, the same for all of its seeds."""
     names = (*row_key(spec), spec.protocol, spec.variant)
-    words = (spec.pretrain.method, spec.protocol, spec.variant.replace("%", ""), spec.data.key)
+    words = (spec.pretrain.name, spec.protocol, spec.variant.replace("%", ""), spec.data.key)
     slug = "-".join("".join(sign if sign.isalnum() else "-" for sign in word) for word in words if word)
     return f"cell-{slug}-{hashlib.sha256(json.dumps(names).encode()).hexdigest()[:8]}"
 

@@ -21,9 +21,9 @@ from reports.measured import MEASURED_NOTE, Measured, companion_table, measured_
 from reports.method_page import card_facts, collapse_facts, encoders, results_table
 from reports.overview import compute_seconds, counts, environments, gaps, headline, recipe_table
 from reports.panels import measured_panels, published_panels
+from reports.places import method_path, slug
 from reports.plots import draw
 from reports.published_rows import PublishedRow, published_rows, short_name
-from reports.results import collect
 from reports.table1 import LOWER_BOUND_NOTE, PUBLISHED_NOTE, published_table, side_by_side
 from reports.ties import RULE
 
@@ -93,15 +93,15 @@ def build_site(
     Returns:
         The path of ``index.html``.
     """
-    measured = Measured(results=collect(plan, rows, methods), methods=methods, protocols=protocols, titles=titles or {})
+    measured = Measured.of(plan, rows, methods=methods, protocols=protocols, titles=titles or {})
     printed = published_rows(published)
     site = Site()
     shared = _shared(plan, measured, suite)
     pages = _Pages(site=site, shared=shared, measured=measured, printed=printed)
     pages.index()
     pages.table1()
-    for key in dict.fromkeys(result.planned.spec.pretrain.method for result in measured.results):
-        if key in methods:
+    for key in dict.fromkeys(result.planned.spec.pretrain.name for result in measured.results):
+        if key in measured.methods:
             pages.method(key, history)
     pages.about()
     site.write(out)
@@ -145,9 +145,9 @@ class _Pages:
 
     def method(self, key: str, history: pd.DataFrame) -> None:
         card = self.measured.methods[key]
-        figures = training_figures(history, encoders(self.measured, key), method=key)
+        figures = training_figures(history, encoders(self.measured, key), method=slug(key))
         self._page(
-            f"methods/{key}.html",
+            method_path(key),
             title=card.title,
             card=card,
             facts=card_facts(card),
@@ -197,7 +197,7 @@ class _Pages:
 def _shared(plan: Plan, measured: Measured, suite: str) -> dict[str, Any]:
     """What every page has: style and script with their hashes, navigation, the stamp of the inputs."""
     style, script = _static("report.css"), _static("report.js")
-    keys = dict.fromkeys(result.planned.spec.pretrain.method for result in measured.results)
+    keys = dict.fromkeys(result.planned.spec.pretrain.name for result in measured.results)
     return {
         "style": style,
         "script": script,
@@ -214,9 +214,7 @@ def _shared(plan: Plan, measured: Measured, suite: str) -> dict[str, Any]:
         "suite_key": suite,
         "suite": plan.content,
         "navigation": [
-            {"href": f"methods/{key}.html", "title": measured.method_title(key)}
-            for key in keys
-            if key in measured.methods
+            {"href": method_path(key), "title": measured.method_title(key)} for key in keys if key in measured.methods
         ],
         "stamp": _stamp(measured),
     }

@@ -19,7 +19,7 @@ from reports.measured import (
     measured_table,
     method_citations,
 )
-from reports.places import PLACES, WHAT, value_columns
+from reports.places import PLACES, WHAT, method_path, value_columns
 from reports.published_rows import (
     BACKBONE,
     DATA,
@@ -31,7 +31,7 @@ from reports.published_rows import (
     sampling_interval,
     source_line,
 )
-from reports.results import Result, collect
+from reports.results import Result
 from reports.ties import RULE, Contender, mark_best
 
 if TYPE_CHECKING:
@@ -84,12 +84,7 @@ def build_table(
             return published_table(printed)
     if plan is None or rows is None:
         raise RequestError(f"Table 1 with origin {origin!r} needs a plan and the store's rows.")
-    measured = Measured(
-        results=collect(plan, rows, methods or {}),
-        methods=methods or {},
-        protocols=protocols or {},
-        titles=titles or {},
-    )
+    measured = Measured.of(plan, rows, methods=methods or {}, protocols=protocols or {}, titles=titles or {})
     return measured_table(measured) if origin == "measured" else side_by_side(printed, measured)
 
 
@@ -210,7 +205,7 @@ def _paired(printed: Sequence[PublishedRow], measured: Measured) -> list[tuple[s
     by_method: dict[str, list[PublishedRow]] = {}
     for row in printed:
         by_method.setdefault(row.method, []).append(row)
-    methods = dict.fromkeys(result.planned.spec.pretrain.method for result in measured.results)
+    methods = dict.fromkeys(result.planned.spec.pretrain.name for result in measured.results)
     order: list[tuple[str, PublishedRow | None]] = []
     for method in methods:
         found = by_method.get(method, [])
@@ -222,6 +217,6 @@ def _paired(printed: Sequence[PublishedRow], measured: Measured) -> list[tuple[s
 
 def _paired_row(measured: Measured, method: str, source: PublishedRow | None, cells: tuple[Cell, ...]) -> Row:
     if method:
-        return Row(title=measured.method_title(method), key=method, href=f"methods/{method}.html", cells=cells)
+        return Row(title=measured.method_title(method), key=method, href=method_path(method), cells=cells)
     assert source is not None
     return Row(title=source.title, key=source.method, cells=cells)

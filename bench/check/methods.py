@@ -67,6 +67,7 @@ class MethodTrial:
         self.params = {name: _smaller(name, value) for name, value in entry.complete({}).items()}
         if entry.parameters.get("num_classes") is REQUIRED:
             self.params["num_classes"] = NUM_CLASSES
+        self.view_count = card.view_count(self.params)
 
     def build(self, *, seed: int = 0, channels: int = 3, width: int = 12) -> Method:
         with isolated_rng(seed, "heads"):
@@ -77,7 +78,7 @@ class MethodTrial:
         generator = torch.Generator().manual_seed(seed)
         images = torch.randn(batch, channels, SIZE, SIZE, generator=generator)
         shape = images.shape
-        return [images + 0.5 * torch.randn(shape, generator=generator) for _ in range(self.card.views)]
+        return [images + 0.5 * torch.randn(shape, generator=generator) for _ in range(self.view_count)]
 
     def terms(self, method: Method, views: Sequence[Tensor], *, seed: int = 0) -> dict[str, Tensor]:
         """One forward pass, its random numbers seeded."""
@@ -105,9 +106,9 @@ def card_is_complete(trial: MethodTrial) -> None:
             raise ContractBrokenError(f"the card's {name} is empty. Fill it in: tables and pages print it.")
     if card.trains and "=" not in card.loss:
         raise ContractBrokenError('the card shows no loss equation. Add loss="L = …".')
-    if any(not 0 <= view < card.views for view in card.gradient_views):
+    if card.gradient_views != "all" and any(not 0 <= view < trial.view_count for view in card.gradient_views):
         raise ContractBrokenError(
-            f"gradient_views {card.gradient_views} names a view that does not exist; views is {card.views}."
+            f"gradient_views {card.gradient_views} names a view that does not exist; views is {trial.view_count}."
         )
 
 
@@ -182,6 +183,12 @@ def runs(trial: MethodTrial) -> None:
         raise ContractBrokenError(
             f"the names of the terms change: {sorted(set(names))}. Return the same at every step."
         )
+    promised = tuple(term.name for term in trial.card.terms)
+    if promised and promised != names[0]:
+        raise ContractBrokenError(
+            f"forward returns the terms {names[0]}, the card describes {promised}. Give the card one "
+            'Term(name="…", acts="between the branches", role="…") for each, in the order of forward.'
+        )
 
 
 def parameters_get_gradients(trial: MethodTrial) -> None:
@@ -215,7 +222,8 @@ def views_get_gradients(trial: MethodTrial) -> None:
     pixels = [view.requires_grad_() for view in trial.views()]
     torch.autograd.backward(trial.loss(method, [view.clone() for view in pixels]))
     reached = tuple(i for i, view in enumerate(pixels) if view.grad is not None and bool(view.grad.count_nonzero()))
-    if reached != tuple(sorted(trial.card.gradient_views)):
+    promised = range(trial.view_count) if trial.card.gradient_views == "all" else sorted(trial.card.gradient_views)
+    if reached != tuple(promised):
         raise ContractBrokenError(
             f"the views that get a gradient are {reached}, the card says {trial.card.gradient_views}. "
             "Look for a detach() too many or too few, or correct the card."

@@ -80,7 +80,7 @@ def initial_encoder(entry: Entry, spec: PretrainSpec, data: ImageDataset, *, ide
         image_size=data.image_size,
         mean=mean,
         std=std,
-        origin=f"{spec.method} on {data.title}, seed {spec.seed}",
+        origin=f"{spec.name} on {data.title}, seed {spec.seed}",
         identity=identity,
     )
 

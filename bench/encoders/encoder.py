@@ -25,6 +25,7 @@ class Encoder:
         mean, std: per channel, on the [0, 1] scale.
         origin: where the weights come from, in words.
         identity: digest of the pre-training's spec, code and data.
+        projector: the pre-training's head, (B, ``feature_dim``) to embeddings (B, P); None where there is none.
     """
 
     module: nn.Module
@@ -35,6 +36,7 @@ class Encoder:
     std: tuple[float, ...]
     origin: str
     identity: str
+    projector: nn.Module | None = None
 
     def normalize(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
         """Images (B, H, W, C) uint8 to normalized float32 (B, C, H, W)."""
@@ -54,6 +56,23 @@ class Encoder:
         ]
         return torch.cat(parts)
 
+    @torch.inference_mode()
+    @true_float32()
+    def embeddings(self, features: Tensor, *, device: str = "cpu", batch_size: int = 8192) -> Tensor | None:
+        """What the projector makes of pooled features (N, D): (N, P) float32 on the CPU, in evaluation mode."""
+        if self.projector is None:
+            return None
+        projector = self.projector.to(device).eval()
+        kind = next((p.dtype for p in projector.parameters()), torch.float32)
+        parts = [features[start : start + batch_size] for start in range(0, len(features), batch_size)]
+        return torch.cat([projector(part.to(device, kind)).float().cpu() for part in parts])
+
+    @property
+    def networks(self) -> nn.ModuleDict:
+        """Backbone and projector under these names: what the store keeps."""
+        parts = {"backbone": self.module, "projector": self.projector}
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
     def clone(self) -> Encoder:
         """A copy with its own weights, for fine-tuning."""
-        return replace(self, module=copy.deepcopy(self.module))
+        return replace(self, module=copy.deepcopy(self.module), projector=copy.deepcopy(self.projector))

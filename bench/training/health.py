@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from bench.errors import CollapseError, DivergenceError
+from bench.errors import DivergenceError
 from bench.spec import TrainingSpec
 from bench.training.diagnostics import EMBEDDING, REPRESENTATION, Spread
 
@@ -71,7 +71,7 @@ def _advice(training: TrainingSpec) -> str:
 
 
 class CollapseWatch:
-    """Ends a training whose embeddings have become one vector.
+    """Tells a training whose embeddings have become one vector.
 
     It watches the embeddings, or the representations of a method without projector, on the first batch of the training
     and on the last of every epoch. They are collapsed when they have
@@ -93,28 +93,29 @@ class CollapseWatch:
         self.remedy = remedy or "the method's card names nothing"
         self.seen: list[tuple[int, float, float, float]] = []  # epoch, std, scale, loss; plain, for the checkpoint
 
-    def observe(self, spreads: Mapping[str, Spread], *, epoch: int, loss: float) -> None:
+    def observe(self, spreads: Mapping[str, Spread], *, epoch: int, loss: float) -> str:
         """Look at the embeddings after ``epoch`` epochs; the first call, at 0, is the untrained network.
 
-        Raises:
-            CollapseError: shows what was seen.
+        Returns:
+            The evidence of a collapse and what should prevent it, or an empty text.
         """
         found = spreads.get(EMBEDDING) or spreads.get(REPRESENTATION)
         if found is None:
-            return
+            return ""
         self.seen.append((epoch, found.std, found.scale, loss))
         recent = self.seen[-COLLAPSED_EPOCHS:]
         settled = len(recent) == COLLAPSED_EPOCHS and recent[0][0] > math.ceil(GRACE_SHARE * self.epochs)
         if epoch == self.epochs:
             recent = recent[-1:]
         elif not settled:
-            return
+            return ""
         reasons = [self._reason(*look) for look in recent]
-        if all(reasons):
-            raise CollapseError(
-                f"Training collapsed at epoch {epoch} of {self.epochs}: {reasons[-1]}. What should prevent it: "
-                f"{self.remedy}. Check that part of the method, its stopped gradients and the learning rate."
-            )
+        if not all(reasons):
+            return ""
+        return (
+            f"Training collapsed at epoch {epoch} of {self.epochs}: {reasons[-1]}. What should prevent it: "
+            f"{self.remedy}. Check that part of the method, its stopped gradients and the learning rate."
+        )
 
     def _reason(self, epoch: int, std: float, scale: float, loss: float) -> str:
         """Why the embeddings count as collapsed; empty when they do not."""

@@ -56,12 +56,14 @@ class TrainingResult:
             views, so their kernels count as compute.
         images_per_second: images (not views) through data and compute.
         steps: optimizer steps of the whole training.
+        collapse: the evidence that the embeddings ended as one vector; empty when they did not.
     """
 
     history: list[HistoryRow]
     seconds: dict[str, float]
     images_per_second: float
     steps: int
+    collapse: str = ""
 
     @property
     def final_loss(self) -> float:

@@ -18,7 +18,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.errors import SpecError
+from bench.errors import CollapseError, SpecError
 from bench.spec import PretrainSpec, TrainingSpec
 from bench.training.batches import Batches
 from bench.training.checkpoint import CheckpointFile
@@ -77,7 +77,7 @@ def pretrain(
             spec,
             images,
             labels if method.card.uses_labels else None,
-            views=method.card.views,
+            views=method.card.view_count(spec.method_params),
             mean=mean,
             std=std,
             device=fabric.device,
@@ -117,6 +117,7 @@ class _Training:
         self.history: list[HistoryRow] = []
         self.seconds = {"data_wait": 0.0, "compute": 0.0, "checkpoint": 0.0}
         self.names: tuple[str, ...] = ()
+        self.collapse = ""
         self.watch = CollapseWatch(epochs=training.epochs, remedy=method.card.complete_collapse)
 
     def run(self, checkpoint: CheckpointFile | None, progress: Callable[[EpochRecord], None] | None) -> TrainingResult:
@@ -136,6 +137,7 @@ class _Training:
             seconds=dict(self.seconds),
             images_per_second=seen / working,
             steps=self.schedule.total_steps,
+            collapse=self.collapse,
         )
 
     def run_epoch(self) -> EpochRecord:
@@ -153,7 +155,7 @@ class _Training:
                 losses.append(self.collect(pending, sum(map(len, losses))))
                 pending = []
             if first:
-                self.watch.observe(spreads, epoch=0, loss=float(losses[0][0, -1]))
+                self.watch_for_collapse(spreads, loss=float(losses[0][0, -1]))
         self.epoch += 1
         check_parameters(self.method, epoch=self.epoch, training=self.training)
         means = dict(zip(self.names, torch.cat(losses).mean(dim=0).tolist(), strict=True))
@@ -162,7 +164,7 @@ class _Training:
         last_step = self.epoch * len(self.batches) - 1
         self.note("schedule", {"lr": self.peak * self.schedule.factor(last_step)})
         total = means.pop(TOTAL)
-        self.watch.observe(spreads, epoch=self.epoch, loss=total)
+        self.watch_for_collapse(spreads, loss=total)
         spent = time.perf_counter() - started
         return EpochRecord(epoch=self.epoch, epochs=self.training.epochs, terms=means, total=total, seconds=spent)
 
@@ -210,6 +212,12 @@ class _Training:
         self.seconds["compute"] += time.perf_counter() - started
         check_terms(values, self.names, epoch=self.epoch + 1, first_step=done + 1, training=self.training)
         return values
+
+    def watch_for_collapse(self, spreads: dict[str, Spread], *, loss: float) -> None:
+        """Remember the evidence of a collapse, or end the training with it."""
+        self.collapse = self.watch.observe(spreads, epoch=self.epoch, loss=loss)
+        if self.collapse and self.training.on_collapse == "stop":
+            raise CollapseError(self.collapse)
 
     def note(self, kind: Kind, values: dict[str, float]) -> None:
         self.history += [HistoryRow(epoch=self.epoch, kind=kind, term=k, value=v) for k, v in values.items()]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
 
 from bench.data.dataset import ImageDataset
 from bench.encoders.encoder import Encoder
@@ -14,9 +17,26 @@ from bench.training.method import Method
 from bench.training.randomness import isolated_rng
 
 
+def build_method(
+    encoder: Encoder, method: type[Method], spec: PretrainSpec, data: ImageDataset
+) -> tuple[Method, Encoder]:
+    """The spec's method on the encoder's module, with initial heads; and the encoder with the method's projector.
+
+    Args:
+        encoder: with initial weights.
+        method: class of the spec's method.
+        data: gives the number of classes to a method whose card says ``uses_labels``.
+    """
+    classes = {"num_classes": data.num_classes} if method.card.uses_labels else {}
+    with isolated_rng(spec.seed, "heads"):
+        model = method(encoder.module, **spec.method_params, **classes)
+    projector = getattr(model, "projector", None)
+    return model, replace(encoder, projector=projector if isinstance(projector, nn.Module) else None)
+
+
 def train_encoder(
     encoder: Encoder,
-    method: type[Method],
+    model: Method,
     spec: PretrainSpec,
     data: ImageDataset,
     *,
@@ -24,27 +44,23 @@ def train_encoder(
     checkpoint: CheckpointFile | None = None,
     progress: Callable[[EpochRecord], None] | None = None,
 ) -> TrainingResult:
-    """Train ``encoder.module`` in place on the training split of ``data``.
+    """Train ``model``, and with it ``encoder.module`` and ``encoder.projector``, on the training split of ``data``.
 
     The validation and test splits are not read, and labels reach the method only if its card says ``uses_labels``.
 
     Args:
-        encoder: with initial weights.
-        method: class of the spec's method.
+        encoder, model: as :func:`build_method` returns them.
         checkpoint, progress: as in :func:`bench.training.loop.pretrain`.
 
     Raises:
         SpecError, DivergenceError, CollapseError: as in :func:`bench.training.loop.pretrain`.
     """
-    classes = {"num_classes": data.num_classes} if method.card.uses_labels else {}
-    with isolated_rng(spec.seed, "heads"):
-        model = method(encoder.module, **spec.method_params, **classes)
     train = data.split("train")
     return pretrain(
         model,
         spec,
         train.images,
-        train.labels if method.card.uses_labels else None,
+        train.labels if model.card.uses_labels else None,
         mean=encoder.mean,
         std=encoder.std,
         device=device,

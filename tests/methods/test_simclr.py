@@ -32,8 +32,8 @@ def algorithm_1(z1: Tensor, z2: Tensor, *, temperature: float) -> Tensor:
     return total / count
 
 
-def loss(z1: Tensor, z2: Tensor, *, temperature: float, reduction: str = "mean") -> Tensor:
-    return sum(nt_xent(z1, z2, temperature=temperature, reduction=reduction).values(), start=z1.new_zeros(()))
+def loss(z1: Tensor, z2: Tensor, *, temperature: float, definition: str = "paper") -> Tensor:
+    return sum(nt_xent(z1, z2, temperature=temperature, definition=definition).values(), start=z1.new_zeros(()))
 
 
 @pytest.mark.parametrize(("batch", "dim", "scale"), SHAPES_AND_SCALES)
@@ -48,7 +48,7 @@ def test_loss_and_both_gradients_are_those_of_the_paper(batch: int, dim: int, sc
 
 def test_two_orthogonal_images_worked_by_hand() -> None:
     z = torch.eye(2, dtype=torch.float64)
-    terms = nt_xent(z, 3 * z, temperature=1.0, reduction="mean")
+    terms = nt_xent(z, 3 * z, temperature=1.0, definition="paper")
     # Every embedding has its positive at similarity 1 and two negatives at similarity 0.
     assert terms["attraction"].item() == pytest.approx(-1.0, abs=1e-14)
     assert terms["repulsion"].item() == pytest.approx(math.log(math.e + 2), abs=1e-14)
@@ -59,9 +59,9 @@ def test_one_image_has_no_negatives_and_no_loss() -> None:
     assert loss(z1, z2, temperature=0.1).item() == pytest.approx(0.0, abs=1e-12)
 
 
-def test_sum_is_twice_the_mean_in_value_and_gradient() -> None:
+def test_code_is_twice_the_mean_in_value_and_gradient() -> None:
     assert_same_value_and_gradients(
-        lambda z1, z2: loss(z1, z2, temperature=0.2, reduction="sum"),
+        lambda z1, z2: loss(z1, z2, temperature=0.2, definition="code"),
         lambda z1, z2: 2 * algorithm_1(z1, z2, temperature=0.2),
         correlated(2, 6, 5, 1.0),
     )
@@ -75,8 +75,8 @@ def test_exchanging_the_views_changes_nothing() -> None:
 def test_without_repulsion_equal_embeddings_are_the_best_and_with_it_they_are_not() -> None:
     spread = torch.eye(4, dtype=torch.float64)
     collapsed = torch.ones(4, 4, dtype=torch.float64)
-    of_spread = nt_xent(spread, spread, temperature=0.1, reduction="mean")
-    of_collapsed = nt_xent(collapsed, collapsed, temperature=0.1, reduction="mean")
+    of_spread = nt_xent(spread, spread, temperature=0.1, definition="paper")
+    of_collapsed = nt_xent(collapsed, collapsed, temperature=0.1, definition="paper")
     assert of_collapsed["attraction"].item() == pytest.approx(of_spread["attraction"].item())
     assert of_collapsed["repulsion"] > of_spread["repulsion"] + 1
 
@@ -87,20 +87,20 @@ def test_both_views_share_one_batch_of_batch_norm() -> None:
     assert backbone.batches == [16]
 
 
-def test_temperature_and_reduction_reach_the_loss() -> None:
+def test_temperature_and_definition_reach_the_loss() -> None:
     torch.manual_seed(0)
     backbone, views = Recorder(), two_views()
     by_setting = {}
-    for temperature, reduction in ((0.1, "mean"), (0.1, "sum"), (0.5, "mean")):
+    for temperature, definition in ((0.1, "paper"), (0.1, "code"), (0.5, "paper")):
         torch.manual_seed(1)
-        method = SimCLR(backbone, projector=(8, 4), temperature=temperature, reduction=reduction)
-        by_setting[temperature, reduction] = sum(term.item() for term in method(views).values())
-    assert by_setting[0.1, "sum"] == pytest.approx(2 * by_setting[0.1, "mean"], rel=1e-6)
-    assert by_setting[0.5, "mean"] != pytest.approx(by_setting[0.1, "mean"], rel=1e-2)
+        method = SimCLR(backbone, projector=(8, 4), temperature=temperature, definition=definition)
+        by_setting[temperature, definition] = sum(term.item() for term in method(views).values())
+    assert by_setting[0.1, "code"] == pytest.approx(2 * by_setting[0.1, "paper"], rel=1e-6)
+    assert by_setting[0.5, "paper"] != pytest.approx(by_setting[0.1, "paper"], rel=1e-2)
 
 
 def test_wrong_settings_are_refused_with_the_right_ones() -> None:
     with pytest.raises(SpecError, match=r"temperature must be above 0, got 0.*0\.1"):
         SimCLR(Recorder(), temperature=0.0)
-    with pytest.raises(SpecError, match=r"'mean' .*'sum' .*got 'none'"):
-        SimCLR(Recorder(), reduction="none")
+    with pytest.raises(SpecError, match=r"'paper' .*'code' .*got 'none'"):
+        SimCLR(Recorder(), definition="none")

@@ -122,7 +122,7 @@ def run_spec(method: str, evaluation: Evaluation, *, seed: int = 0) -> RunSpec:
         method=method,
         backbone="convnet",
         data=SUITE.data,
-        views=(view,) * card.views if card.trains else (),
+        views=(view,) * card.view_count({}) if card.trains else (),
         training=SUITE.training if card.trains else None,
         seed=seed,
     )

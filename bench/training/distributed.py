@@ -1,0 +1,84 @@
+"""Several processes that train one model on parts of one batch.
+
+Every process computes its loss from the embeddings of the whole batch and gets the gradient with respect to its own
+rows; averaging the gradients over the processes, as data parallel training does, then gives the gradient that one
+process would compute. With a single process everything here returns its input.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def process_count() -> int:
+    """Processes that train together, W; 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def process_rank() -> int:
+    """This process's number, 0 … W - 1."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def gather(local: Tensor, *, from_all: bool = True) -> Tensor:
+    """The rows of all processes in the order of their ranks, (B, …) to (W B, …), with a gradient.
+
+    Args:
+        local: the same shape in every process.
+        from_all: this process's rows get the gradient of all processes' losses, which is exact once the gradients are
+            averaged. False takes that of its own loss alone: where all compute the same loss, the averaged gradient is
+            1/W of the exact one.
+    """
+    if process_count() == 1:
+        return local
+    gathered: Tensor = _Gather.apply(local, from_all)
+    return gathered
+
+
+def summed(local: Tensor) -> Tensor:
+    """The sum over processes, in every one of them; its gradient is the sum over processes too."""
+    if process_count() == 1:
+        return local
+    total: Tensor = _Sum.apply(local)
+    return total
+
+
+def own_rows(whole: Tensor) -> Tensor:
+    """This process's part of gathered rows, (W B, …) to (B, …)."""
+    rows = len(whole) // process_count()
+    return whole[process_rank() * rows :][:rows]
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, from_all: bool) -> Tensor:  # noqa: FBT001 (autograd passes by position)
+        ctx.from_all = from_all
+        parts = [torch.empty_like(local, memory_format=torch.contiguous_format) for _ in range(process_count())]
+        dist.all_gather(parts, local.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        if ctx.from_all:
+            gradient = gradient.contiguous().clone()
+            dist.all_reduce(gradient)
+        return own_rows(gradient), None
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        total = local.detach().clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].contiguous().clone()
+        dist.all_reduce(total)
+        return total
