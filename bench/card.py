@@ -65,6 +65,7 @@ class MethodCard:
         negatives: where negative samples come from.
         support_views: further views of the image serve only to find its false negatives.
         normalization: what happens to the embeddings before the loss, in this order.
+        before_predictor: those first steps of ``normalization`` that come before the predictor; the others follow it.
         batch_dependence: what the method needs from the batch, in words.
         cost: what a step takes beyond two forward passes and one backward pass, in words.
         views: number of views per image that ``forward`` expects: a number, the name of the whole-number parameter
@@ -91,6 +92,7 @@ class MethodCard:
     negatives: Negatives = "none"
     support_views: bool = False
     normalization: tuple[Normalization, ...] = ()
+    before_predictor: tuple[Normalization, ...] = ()
     batch_dependence: str = ""
     cost: str = ""
     views: int | str = 2
@@ -129,6 +131,8 @@ class ProtocolCard:
         requires: capabilities that the evaluation dataset must declare.
         paper: citation key of the protocol's source, if it has one.
         chance: what the metric's chance level is, in words.
+        compares_images: test images are compared with each other, so that the scores and predictions are those of a
+            set of images and change with the set; otherwise each image is judged alone, which the battery checks.
     """
 
     title: str
@@ -137,6 +141,7 @@ class ProtocolCard:
     requires: tuple[Capability, ...] = ("labels",)
     paper: str = ""
     chance: str = ""
+    compares_images: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

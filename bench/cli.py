@@ -39,6 +39,7 @@ Dataset = Annotated[str, typer.Option(metavar="KEY", help="Dataset that replaces
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A file that registers more.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the report is written.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
+Devices = Annotated[int, typer.Option(min=1, help="Devices that share each pre-training, one process on each.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 chooses by device and cores.")]
 Threads = Annotated[int, typer.Option(min=0, help="Threads of each worker; 0 is one on a CPU.")]
 Force = Annotated[bool, typer.Option("--force", help="Evaluate the chosen cells again, from the stored encoders.")]
@@ -62,6 +63,7 @@ def run(
     out: Out = Path(REPORT),
     plugin: Plugins = None,
     device: Device = "auto",
+    devices: Devices = 1,
     workers: Workers = 0,
     threads: Threads = 0,
     force: Force = False,  # noqa: FBT002 (Typer passes options by name)
@@ -72,7 +74,7 @@ def run(
 
     request = _request(
         suite, methods, protocols, seeds, data, dataset, store, plugin,
-        device=device, workers=workers, threads=threads, force=force,
+        device=device, devices=devices, workers=workers, threads=threads, force=force,
     )  # fmt: skip
     plan = request.plan(request.results.frame())
     cells = plan.cells if force else plan.to_run

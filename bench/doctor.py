@@ -46,7 +46,7 @@ def _device() -> Finding:
     import torch
 
     if torch.cuda.is_available():
-        return Finding("device", f"cuda: {torch.cuda.get_device_name()}")
+        return Finding("device", f"cuda: {torch.cuda.device_count()} × {torch.cuda.get_device_name()}")
     return Finding("device", "cpu (torch sees no CUDA device)")
 
 

@@ -57,14 +57,21 @@ class Identity:
 
 
 def pretraining_identity(spec: PretrainSpec, catalog: Catalog, *, fingerprint: str) -> Identity:
-    """Identity of a pre-training: method, backbone, loop, optimizer and views are its code."""
+    """Identity of a pre-training: method, backbones, loop, optimizer and views are its code."""
     roots: list[tuple[str, Path | None]] = [
         _root(catalog.methods[spec.method]),
         _root(catalog.backbones[spec.backbone]),
+        *(_root(catalog.backbones[key]) for key in _further_backbones(spec, catalog)),
     ]
     roots += [(module, None) for module in (*ENCODER_ROOTS, *(TRAINING_ROOTS if spec.training else ()))]
     manifest = code_manifest(roots)
     return Identity(spec=spec.digest(), code=digest(manifest), data=fingerprint, manifest=manifest)
+
+
+def _further_backbones(spec: PretrainSpec, catalog: Catalog) -> list[str]:
+    """Registered backbones that the method's parameters name, such as ``second_backbone``."""
+    named = [value for name, value in spec.method_params.items() if name.endswith("backbone")]
+    return sorted({key for key in named if isinstance(key, str) and key in catalog.backbones})
 
 
 def evaluation_identity(spec: RunSpec, catalog: Catalog, encoder: Identity, *, fingerprint: str) -> Identity:

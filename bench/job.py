@@ -6,7 +6,7 @@ import json
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from bench.training.checkpoint import CheckpointFile
     from bench.training.history import TrainingResult
     from bench.training.method import Method
+
+MOST_SHOWN = 4
+"""Values of an evaluation that progress prints; all are in the store."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ class Workshop:
 
     Attributes:
         scratch: local folder for unfinished trainings when the store is not local.
+        devices: processes that share each pre-training, one device each.
         save_seconds: least time between two saves of an unfinished training.
     """
 
@@ -76,6 +80,7 @@ class Workshop:
     store: Store
     scratch: Path
     device: str
+    devices: int
     threads: int
     force: bool
     save_seconds: float
@@ -175,13 +180,13 @@ def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encod
 
     identity = bundle.identity.digest
     data = shop.source.load(bundle.spec.data)
-    _check_data(bundle.spec.data.label, data, bundle.fingerprint)
-    _, encoder = _untrained(bundle, shop, data)
+    check_data(bundle.spec.data.label, data, bundle.fingerprint)
+    _, encoder = untrained(bundle, shop.catalog, data)
     stored = shop.store.pretrained(identity)
     if stored is None:
         weights = _pretrain(bundle, shop, data)
     else:
-        _check_training_code(bundle, shop)
+        check_training_code(bundle, shop.catalog)
         manifest, weights = stored
         if identity not in answered:
             shop.store.write_rows([manifest["row"]])  # the run that trained it was killed before it wrote the row
@@ -190,14 +195,14 @@ def _obtain_encoder(bundle: Bundle, shop: Workshop, answered: set[str]) -> Encod
     return encoder
 
 
-def _untrained(bundle: Bundle, shop: Workshop, data: ImageDataset) -> tuple[Method, Encoder]:
+def untrained(bundle: Bundle, catalog: Catalog, data: ImageDataset) -> tuple[Method, Encoder]:
     """The method with initial weights, and the encoder that shares its backbone and projector."""
     from bench.encoders.build import initial_encoder
     from bench.training.pretraining import build_method
 
-    backbone = shop.catalog.backbones[bundle.spec.backbone]
+    backbone = catalog.backbones[bundle.spec.backbone]
     encoder = initial_encoder(backbone, bundle.spec, data, identity=bundle.identity.digest)
-    return build_method(encoder, shop.catalog.methods[bundle.spec.method].load(), bundle.spec, data)
+    return build_method(encoder, catalog.methods[bundle.spec.method].load(), bundle.spec, data)
 
 
 def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
@@ -206,7 +211,7 @@ def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
 
     row = _base_row(bundle, None, shop)
     started = time.perf_counter()
-    model, encoder = _untrained(bundle, shop, data)
+    model, encoder = untrained(bundle, shop.catalog, data)
     if bundle.spec.training is not None:
         row |= _training_columns(bundle, shop, _train(bundle, shop, data, model, encoder))
     weights = weights_to_bytes(encoder.networks)
@@ -244,19 +249,26 @@ def _training_columns(bundle: Bundle, shop: Workshop, result: TrainingResult) ->
 
 def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, model: Method, encoder: Encoder) -> TrainingResult:
     """Train the method and with it the encoder in place; returns the loop's result."""
+    from bench.processes import process_group
+    from bench.rank import prepare_rank
     from bench.training.history import EpochRecord
     from bench.training.pretraining import train_encoder
 
     job = bundle.training_job
     shop.notify(Event(kind="started", job=job, total=bundle.spec.training.epochs if bundle.spec.training else 0))
-    _check_training_code(bundle, shop)
+    check_training_code(bundle, shop.catalog)
 
     def report(record: EpochRecord) -> None:
         text = f"loss {record.total:.4g}"
         shop.notify(Event(kind="progress", job=job, text=text, done=record.epoch, total=record.epochs))
 
     checkpoint = _resume_file(shop, bundle.identity.digest)
-    return train_encoder(encoder, model, bundle.spec, data, device=shop.device, checkpoint=checkpoint, progress=report)
+    folders = (shop.catalog.plugins, shop.source.root, shop.source.cache)
+    arguments = (replace(bundle, cells=()), *folders, shop.device, shop.threads, checkpoint)
+    with process_group(shop.devices, shop.device, prepare_rank, arguments):
+        return train_encoder(
+            encoder, model, bundle.spec, data, device=shop.device, checkpoint=checkpoint, progress=report
+        )
 
 
 def _resume_file(shop: Workshop, identity: str) -> CheckpointFile:
@@ -278,7 +290,7 @@ def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Worksho
             "Pre-train on images with the same channels, or choose another evaluation dataset."
         )
     shop.notify(Event(kind="started", job=cell.address, is_cell=True))
-    _check_data(cell.spec.data.label, data, cell.fingerprint)
+    check_data(cell.spec.data.label, data, cell.fingerprint)
     row = _base_row(bundle, cell, shop)
     started = time.perf_counter()
     protocol = shop.catalog.protocols[cell.spec.protocol].load()(**cell.spec.protocol_params)
@@ -310,13 +322,15 @@ def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Worksho
     ]
     shop.store.write_predictions(cell.identity.digest, outcome.predictions)
     shop.store.write_rows(rows)
-    shown = ((score.metric.title, score.metric.format(score.value)) for score in outcome.scores)
-    text = ", ".join(f"{title} {value or 'undefined'}" for title, value in shown)
+    shown = [(score.metric.title, score.metric.format(score.value)) for score in outcome.scores]
+    more = [f"{len(shown) - MOST_SHOWN} more"] if len(shown) > MOST_SHOWN else []
+    text = ", ".join([*(f"{title} {value or 'undefined'}" for title, value in shown[:MOST_SHOWN]), *more])
     shop.notify(Event(kind="finished", job=cell.address, is_cell=True, text=f"{text} ({seconds:.1f} s)"))
 
 
-def _check_training_code(bundle: Bundle, shop: Workshop) -> None:
-    present = pretraining_identity(bundle.spec, shop.catalog, fingerprint=bundle.fingerprint)
+def check_training_code(bundle: Bundle, catalog: Catalog) -> None:
+    """Refuse to train by code that was edited after the plan was made (JobError)."""
+    present = pretraining_identity(bundle.spec, catalog, fingerprint=bundle.fingerprint)
     _check_code(bundle.identity, present)
 
 
@@ -331,7 +345,8 @@ def _check_code(planned: Identity, present: Identity) -> None:
         raise JobError(f"The code was edited while the run was under way ({changes}). Run again.")
 
 
-def _check_data(label: str, data: ImageDataset, planned: str) -> None:
+def check_data(label: str, data: ImageDataset, planned: str) -> None:
+    """Refuse to use data that changed after the plan was made (JobError)."""
     if data.fingerprint != planned:
         raise JobError(f"The images or splits of {label} changed while the run was under way. Run again.")
 
@@ -360,7 +375,7 @@ def _base_row(bundle: Bundle, cell: PlannedCell | None, shop: Workshop) -> dict[
         "pretrain_identity": bundle.identity.digest,
         "spec": (cell.spec if cell else spec).canonical_json(),
         "code": _json(identity.manifest),
-        "provenance": _json(provenance(device=shop.device, threads=shop.threads)),
+        "provenance": _json(provenance(device=shop.device, devices=shop.devices, threads=shop.threads)),
         "started_at": _now(),
     }
     return row | (_evaluation_columns(cell.spec) if cell else {})

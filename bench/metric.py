@@ -14,7 +14,7 @@ class Metric:
         key: identifier in the store, for example ``top1``.
         title: column heading.
         unit: ``%``, ``mm``, ``s`` or empty for a pure number.
-        higher_is_better: direction of improvement.
+        higher_is_better: direction of improvement; None where a value is neither better nor worse than another.
         decimals: digits after the point in tables.
         lower, upper: bounds of the possible values, such as 0 and 100 for an accuracy; absent where there is none.
     """
@@ -22,7 +22,7 @@ class Metric:
     key: str
     title: str
     unit: str = ""
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
     decimals: int = 1
     lower: float | None = None
     upper: float | None = None

@@ -45,7 +45,9 @@ class Outcome:
         scores: one per metric of the protocol's card, in its order.
         predictions: one row per test sample, with a column ``sample`` (index into the dataset); enough to recompute
             the scores without rerunning.
-        details: what was chosen on the validation split and which samples were labelled, JSON-serializable.
+        details: what was chosen on the validation split and which samples were labelled, JSON-serializable; under
+            ``measured`` further measurements on the test split, the only entry that its labels may change; under
+            ``undefined`` the reason for each metric whose value is NaN.
         seconds: wall time by phase (``features``, ``fit``, ``test`` …).
     """
 

@@ -86,9 +86,9 @@ def _processor() -> str:
     return platform.processor()
 
 
-def provenance(*, device: str, threads: int) -> dict[str, Any]:
-    """Everything that is kept with a row: software, hardware, device and threads."""
-    found = {**software(), **hardware(), "device": device, "threads": threads}
+def provenance(*, device: str, devices: int, threads: int) -> dict[str, Any]:
+    """Everything that is kept with a row: software, hardware, device, how many share a training, threads of each."""
+    found = {**software(), **hardware(), "device": device, "devices": devices, "threads": threads}
     if device.startswith("cuda"):
         import torch
 

@@ -47,6 +47,7 @@ class Request:
     store: str = DEFAULT_STORE
     plugins: tuple[Path, ...] = ()
     device: str = "auto"
+    devices: int = 1
     workers: int = 0
     threads: int = 0
     force: bool = False
@@ -83,6 +84,7 @@ class Request:
             root=self.root,
             plugins=self.catalog.plugins,
             device=self.device,
+            devices=self.devices,
             workers=self.workers,
             threads=self.threads,
             force=self.force,

@@ -31,6 +31,8 @@ class Settings:
         cache: folder for parsed datasets.
         plugins: plug-in files.
         device: ``auto``, ``cpu`` or ``cuda``.
+        devices: processes that share each pre-training, one CUDA device or one share of the cores each. The result is
+            that of one process up to rounding, as with another number of threads.
         workers: worker processes; 0 chooses by device and cores.
         threads: threads of each worker; 0 is one on a CPU. Another number sums in another order: training amplifies
             the difference, as another seed would.
@@ -43,6 +45,7 @@ class Settings:
     root: Path | None = None
     plugins: tuple[Path, ...] = ()
     device: str = "auto"
+    devices: int = 1
     workers: int = 0
     threads: int = 0
     force: bool = False
@@ -73,12 +76,19 @@ def run(
 
     Args:
         notify: receives the events of all jobs, in this process.
+
+    Raises:
+        RequestError: the device, or as many of it as are asked for, is not there; a batch cannot be divided over them.
     """
     bundles = bundles_of(suite, cells)
     device = resolve_device(settings.device)
+    check_devices(device, settings.devices)
+    for bundle in bundles:
+        if bundle.spec.training is not None:
+            bundle.spec.training.own_batch_size(settings.devices)
     # Not by the cores or the workers at hand: on another machine, or after a kill, the same bits must come out.
     threads = settings.threads or (1 if device == "cpu" else _cores())
-    workers = min(settings.workers or default_workers(device), len(bundles))
+    workers = min(settings.workers or default_workers(device, settings.devices), len(bundles))
     if not Store(settings.store).storage.is_shared:
         workers = 1
     if workers <= 1:
@@ -186,6 +196,7 @@ def _open_workshop(
         store=Store(settings.store),
         scratch=settings.cache,
         device=device,
+        devices=settings.devices,
         threads=threads,
         force=settings.force,
         save_seconds=settings.save_seconds,
@@ -224,9 +235,27 @@ def _has_driver() -> bool:
     return sys.platform != "linux" or any(Path(file).exists() for file in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd"))
 
 
-def default_workers(device: str) -> int:
-    """One worker on an accelerator; on a CPU up to four, since small models gain little from threads."""
-    return 1 if device != "cpu" else min(4, _cores())
+def check_devices(device: str, devices: int) -> None:
+    """Every process of a training needs a CUDA device of its own; on a CPU they share the cores.
+
+    Raises:
+        RequestError: there are not as many.
+    """
+    if device == "cpu" or devices == 1:
+        return
+    import torch
+
+    if devices > (found := torch.cuda.device_count()):
+        raise RequestError(f"--devices {devices}: torch sees {found} CUDA devices here. Use --devices {found}.")
+
+
+def default_workers(device: str, devices: int = 1) -> int:
+    """One worker on an accelerator; on a CPU up to four, since small models gain little from threads.
+
+    Args:
+        devices: processes of each training.
+    """
+    return 1 if device != "cpu" else max(1, min(4, _cores() // devices))
 
 
 def _cores() -> int:

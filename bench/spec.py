@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from bench.errors import SpecError
+
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -118,6 +120,19 @@ class TrainingSpec(Frozen):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be smaller than epochs ({self.epochs})")
         return self
+
+    def own_batch_size(self, processes: int) -> int:
+        """Images per step of each of several processes, which share the batch equally.
+
+        Raises:
+            SpecError: they cannot.
+        """
+        if self.batch_size % processes:
+            raise SpecError(
+                f"training.batch_size {self.batch_size} cannot be divided over {processes} devices. Choose a batch "
+                "size that is a multiple of the devices, or another number of --devices."
+            )
+        return self.batch_size // processes
 
 
 class DataSpec(Frozen):

@@ -9,6 +9,7 @@ Bardes, Ponce and LeCun, ICLR 2022, arXiv:2105.04906.
 
 The authors' code divides s by d as well and averages the two v instead of adding them. The coefficients λ = μ = 25,
 ν = 1 belong to that code, so ``definition="code"`` is the default here and ``"paper"`` gives the equations above.
+No term needs the branches to share weights or architecture (section 3; Table 5).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from bench.card import Deviation, MethodCard, Term
+from bench.encoders.build import another_backbone
 from bench.errors import SpecError
 from bench.registry import register_method
 from bench.training.distributed import gather
@@ -104,6 +106,11 @@ class VICReg(Method):
         gamma: γ, the standard deviation that the hinge asks for.
         eps: ε, inside the square root.
         definition: ``code`` (the authors' code) or ``paper`` (the equations as printed).
+        branches: ``shared``, or ``separate``: view 2 has a backbone and a projector with weights of their own. The
+            encoder that is evaluated is that of view 1.
+        second_backbone: key of the backbone of view 2; empty for the architecture of the first.
+        second_projector: widths of the projector of view 2; empty for those of the first. The embeddings are equally
+            wide.
     """
 
     def __init__(
@@ -117,20 +124,33 @@ class VICReg(Method):
         gamma: float = 1.0,
         eps: float = 1e-4,
         definition: str = "code",
+        branches: str = "shared",
+        second_backbone: str = "",
+        second_projector: tuple[int, ...] = (),
     ) -> None:
         super().__init__(backbone)
         if definition not in ("code", "paper"):
             raise SpecError(f"vicreg: definition must be 'code' (authors' code) or 'paper', got {definition!r}.")
+        if branches not in ("shared", "separate"):
+            raise SpecError(f"vicreg: branches must be 'shared' or 'separate', got {branches!r}.")
+        if branches == "shared" and (second_backbone or second_projector):
+            raise SpecError("vicreg: second_backbone and second_projector need branches='separate'.")
+        if second_projector and second_projector[-1] != projector[-1]:
+            raise SpecError(
+                f"vicreg: the second projector ends with width {second_projector[-1]}, the first with {projector[-1]}; "
+                "their embeddings are compared, so make them equal."
+            )
         self.projector = mlp((backbone.feature_dim, *projector), hidden_bias=True, last_bias=False)
-        self.settings = {
-            "sim_coeff": sim_coeff,
-            "std_coeff": std_coeff,
-            "cov_coeff": cov_coeff,
-            "gamma": gamma,
-            "eps": eps,
-            "definition": definition,
-        }
+        self.second: nn.Module | None = None
+        if branches == "separate":
+            other = another_backbone(backbone, second_backbone)
+            widths = (other.feature_dim, *(second_projector or projector))
+            self.second = nn.Sequential(other, mlp(widths, hidden_bias=True, last_bias=False))
+        self.settings = {"sim_coeff": sim_coeff, "std_coeff": std_coeff, "cov_coeff": cov_coeff}
+        self.settings |= {"gamma": gamma, "eps": eps, "definition": definition}
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
-        z1, z2 = (self.projector(self.backbone(x)) for x in views)  # (N, P), (N, P)
+        x1, x2 = views
+        z1 = self.projector(self.backbone(x1))  # (N, P)
+        z2 = self.projector(self.backbone(x2)) if self.second is None else self.second(x2)  # (N, P)
         return vicreg_loss(z1, z2, **self.settings)

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandas as pd
 
-DIAGNOSTICS = {
-    "embedding_std": "embeddings",
-    "representation_std": "representations",
-}
+RANKS = {"rankme": "RankMe", "rankme_centered": "centered RankMe", "participation_ratio": "participation ratio"}
+
+
+def _both(quantity: str) -> dict[str, str]:
+    return {f"{kind}_{quantity}": f"{kind}s" for kind in ("embedding", "representation")}
+
+
+DIAGNOSTICS: tuple[tuple[str, str, str, Mapping[str, str]], ...] = (
+    ("spread", "Spread of directions", "std × √D", _both("std")),
+    ("scale", "Spread of the vectors", "std, not normalized", _both("scale")),
+    ("embedding-ranks", "Ranks of the embeddings", "dimensions", {f"embedding_{k}": v for k, v in RANKS.items()}),
+    (
+        "representation-ranks",
+        "Ranks of the representations",
+        "dimensions",
+        {f"representation_{k}": v for k, v in RANKS.items()},
+    ),
+    ("alignment", "Alignment of two views", "mean squared distance", _both("alignment")),
+    ("uniformity", "Uniformity within a view", "log mean exp(−2 distance²)", _both("uniformity")),
+)
+"""Key, title, axis and the lines' names by term of each figure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +39,7 @@ class Series:
     Attributes:
         name: quantity.
         slot: position of the quantity in its figure, which decides color and dash.
+        form: an ``area`` is stacked on those before it; a ``total`` is a line in the color of the text.
     """
 
     name: str
@@ -29,6 +47,7 @@ class Series:
     seed: int
     epochs: tuple[float, ...]
     values: tuple[float, ...]
+    form: Literal["line", "area", "total"] = "line"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +56,7 @@ class Figure:
 
     Attributes:
         summary: what the figure shows and where its lines end, in words.
+        equal_axes: the axes have the same place and size in all such figures, which then stand side by side.
     """
 
     key: str
@@ -45,10 +65,12 @@ class Figure:
     y_label: str
     series: tuple[Series, ...]
     summary: str
+    equal_axes: bool = False
+    y_scale: Literal["linear", "log"] = "linear"
 
 
 def training_figures(history: pd.DataFrame, identities: Mapping[str, int], *, method: str) -> tuple[Figure, ...]:
-    """Loss terms and spread diagnostics of one method.
+    """The diagnostics of one method's training; its loss terms are those of ``reports.breakdown``.
 
     Args:
         history: the store's history frame.
@@ -57,43 +79,28 @@ def training_figures(history: pd.DataFrame, identities: Mapping[str, int], *, me
     """
     if history.empty:
         return ()
-    mine = history[history["pretrain_identity"].isin(list(identities))]
+    mine = history[history["pretrain_identity"].isin(list(identities)) & (history["kind"] == "diagnostic")]
     figures = [
-        _figure(
-            mine[mine["kind"] == "term"],
-            identities,
-            key=f"{method}-loss",
-            title="Loss terms",
-            y_label="weighted term, mean over the epoch",
-            names={},
-        ),
-        _figure(
-            mine[(mine["kind"] == "diagnostic") & mine["term"].isin(list(DIAGNOSTICS))],
-            identities,
-            key=f"{method}-spread",
-            title="Spread over dimensions",
-            y_label="mean standard deviation",
-            names=DIAGNOSTICS,
-        ),
+        _figure(mine, identities, key=f"{method}-{key}", title=title, y_label=y_label, names=names)
+        for key, title, y_label, names in DIAGNOSTICS
     ]
     return tuple(figure for figure in figures if figure is not None)
 
 
 def _figure(
-    part: pd.DataFrame, identities: Mapping[str, int], *, key: str, title: str, y_label: str, names: Mapping[str, str]
+    mine: pd.DataFrame, identities: Mapping[str, int], *, key: str, title: str, y_label: str, names: Mapping[str, str]
 ) -> Figure | None:
-    """The series of one figure: the total first, then the named terms, then the others in the paper's order."""
+    """The series of one figure in the order of the names; a name keeps its slot where another one is absent."""
+    slots = {term: slot for slot, term in enumerate(names)}
+    part = mine[mine["term"].isin(list(names))]
     if part.empty:
         return None
-    order = ["total", *names]
-    terms = sorted(dict.fromkeys(part["term"]), key=lambda term: order.index(term) if term in order else len(order))
-    slots = {term: slot for slot, term in enumerate(terms)}
     series = []
     for (identity, term), line in part.groupby(["pretrain_identity", "term"], sort=False):
         line = line.sort_values("epoch", kind="stable")
         series.append(
             Series(
-                name=names.get(str(term), str(term)).replace("_", " "),
+                name=names[str(term)],
                 slot=slots[str(term)],
                 seed=identities[str(identity)],
                 epochs=tuple(map(float, line["epoch"])),
@@ -101,9 +108,19 @@ def _figure(
             )
         )
     series.sort(key=lambda item: (item.slot, item.seed))
-    return Figure(
-        key=key, title=title, x_label="epoch", y_label=y_label, series=tuple(series), summary=_summary(title, series)
-    )
+    summary = " ".join(filter(None, (_summary(title, series), _basis(mine, dict.fromkeys(part["term"])))))
+    return Figure(key=key, title=title, x_label="epoch", y_label=y_label, series=tuple(series), summary=summary)
+
+
+def _basis(mine: pd.DataFrame, terms: Iterable[str]) -> str:
+    """How many vectors stand behind each value, and of how many dimensions."""
+    found = []
+    for kind in dict.fromkeys(str(term).partition("_")[0] for term in terms):
+        counts = [mine.loc[mine["term"] == f"{kind}_{count}", "value"] for count in ("samples", "dimensions")]
+        if all(len(values) for values in counts):
+            n, d = (f"{values.iloc[-1]:.0f}" for values in counts)
+            found.append(f"N = {n} {kind}s of {d} dimensions")
+    return f"On the last batch of each epoch: {', '.join(found)}." if found else ""
 
 
 def _summary(title: str, series: list[Series]) -> str:

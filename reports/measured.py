@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bench.card import MethodCard, ProtocolCard
 from bench.metric import Metric
 from bench.table import Cell, Column, Row, Table
-from reports.places import PLACES, WHAT, method_path, value_columns
+from reports.places import OWN_TABLES, PLACES, WHAT, method_path, value_columns
 from reports.results import Result, collect, image_interval, metric_of, row_key, summarize
 from reports.ties import RULE, Contender, mark_best
 
@@ -228,11 +228,12 @@ def _contender(
 
 
 def companion_table(measured: Measured) -> Table | None:
-    """The protocols of the plan that Table 1 has no column for, such as kNN; None when there are none."""
+    """The protocols of the plan that have no column in Table 1 and no page, such as kNN; None when there are none."""
     others = {
         (result.planned.spec.protocol, result.planned.spec.variant): None
         for result in measured.results
         if measured.shown.get(place_of(result)) != result.planned.spec.variant
+        and result.planned.spec.protocol not in OWN_TABLES
     }
     if not others:
         return None

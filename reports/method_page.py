@@ -10,7 +10,7 @@ from bench.published import load_papers
 from bench.table import Cell, Column, Row, Table
 from reports.measured import Measured, context_cells, protocol_title
 from reports.panels import Fact
-from reports.places import slug
+from reports.places import OWN_TABLES, slug
 from reports.published_rows import short_name
 from reports.results import Result, metric_of, row_key, summarize
 
@@ -49,11 +49,11 @@ def collapse_facts(card: MethodCard) -> tuple[Fact, ...]:
 
 
 def results_table(measured: Measured, method: str) -> Table:
-    """Every protocol of the plan for one method: a row per protocol, dataset, backbone and number of epochs."""
+    """Every protocol of the plan that scores one method: a row per protocol, dataset, backbone and number of epochs."""
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in measured.results:
         spec = result.planned.spec
-        if spec.pretrain.name == method:
+        if spec.pretrain.name == method and spec.protocol not in OWN_TABLES:
             groups.setdefault((*row_key(spec), spec.protocol, spec.variant), []).append(result)
     metrics = _metrics(measured, groups)
     context = ("data", "backbone", "epochs", "seeds", "interval")

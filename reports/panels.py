@@ -137,6 +137,8 @@ def _value_facts(result: Result, card: ProtocolCard | None) -> Iterable[Fact]:
             text += f", {row['interval']}: {low:.2f} to {high:.2f} (covers {row['covers'] or 'not stated'})"
         count = whole(row["n"])
         yield Fact(label=metric.title, value=text + (f", n = {count}" if count else ""))
+    if card and card.compares_images and result.metrics:
+        yield Fact(label="images", value="compared with each other: the values belong to the set of images as a whole")
 
 
 def _state_facts(result: Result) -> Iterable[Fact]:

@@ -21,6 +21,10 @@ HEADINGS = {
     ("semi_supervised", 0.1): "10 % of labels",
 }
 
+DIAGNOSTICS, AUDIT = "diagnostics", "false_negative_audit"
+OWN_TABLES = (DIAGNOSTICS, AUDIT)
+"""Protocols with a page of their own: they describe more than they score, in many columns."""
+
 WHAT = "Linear evaluation on frozen features and semi-supervised fine-tuning, accuracy on the test split in %."
 """What the table shows, for captions."""
 

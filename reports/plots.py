@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
@@ -19,6 +21,7 @@ SLOTS = tuple(f"#0301{slot:02x}" for slot in range(8))
 """Placeholder colors that become classes of the style sheet: ``ink``, ``faint``, ``s0`` … ``s7``."""
 
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+EQUAL_AXES = {"left": 0.14, "right": 0.7, "bottom": 0.18, "top": 0.97}
 CLASS_OF = {INK: "ink", FAINT: "faint", **{color: f"s{slot}" for slot, color in enumerate(SLOTS)}}
 STYLE = {
     "svg.fonttype": "none",
@@ -47,11 +50,16 @@ def draw(figure: Figure) -> str:
     from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": figure.key}):
-        canvas = Canvas(figsize=(4.6, 2.6), layout="constrained")
-        axes = canvas.subplots()
+        canvas = Canvas(figsize=(4.6, 2.6), layout=None if figure.equal_axes else "constrained")
+        axes = canvas.subplots(gridspec_kw=EQUAL_AXES if figure.equal_axes else None)
+        heights = _areas(axes, figure)
         for item in figure.series:
-            _line(axes, item)
-        _label_ends(axes, figure)
+            if item.form != "area":
+                _line(axes, item)
+        if heights:
+            axes.set_ylim(bottom=0)
+        axes.set_yscale(figure.y_scale)
+        _label_ends(axes, figure, heights)
         axes.set_xlabel(figure.x_label)
         axes.set_ylabel(figure.y_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
@@ -61,37 +69,61 @@ def draw(figure: Figure) -> str:
     return _embed(target.getvalue().decode("utf-8"), figure)
 
 
+def _areas(axes: Axes, figure: Figure) -> dict[int, float]:
+    """Stack the areas from the bottom up; returns the middle of each at its right end, by slot."""
+    heights = {}
+    bottom: list[float] = []
+    for item in figure.series:
+        if item.form == "area":
+            bottom = bottom or [0.0] * len(item.values)
+            top = [low + value for low, value in zip(bottom, item.values, strict=True)]
+            color = SLOTS[item.slot % len(SLOTS)]
+            axes.fill_between(item.epochs, bottom, top, facecolor=color, edgecolor=color, alpha=0.45, linewidth=0.6)
+            heights[item.slot] = (bottom[-1] + top[-1]) / 2
+            bottom = top
+    return heights
+
+
+def _color(item: Series) -> str:
+    return INK if item.form == "total" else SLOTS[item.slot % len(SLOTS)]
+
+
 def _line(axes: Axes, item: Series) -> None:
     axes.plot(
         item.epochs,
         item.values,
-        color=SLOTS[item.slot % len(SLOTS)],
-        linestyle=DASHES[item.slot % len(DASHES)],
-        linewidth=1.5,
+        color=_color(item),
+        linestyle="solid" if item.form == "total" else DASHES[item.slot % len(DASHES)],
+        linewidth=1.0 if item.form == "total" else 1.5,
         marker="o" if len(item.values) == 1 else None,
         markersize=3,
     )
 
 
-def _label_ends(axes: Axes, figure: Figure) -> None:
-    """Name each line at its right end; labels that would overlap move apart."""
+def _label_ends(axes: Axes, figure: Figure, middles: Mapping[int, float]) -> None:
+    """Name each line at its right end and each area at its middle there; labels that would overlap move apart."""
     ends: dict[int, Series] = {}
     for item in figure.series:
         ends.setdefault(item.slot, item)
-    low, high = axes.get_ylim()
-    named = sorted(ends.values(), key=lambda item: item.values[-1])
-    heights = spread([item.values[-1] for item in named], gap=(high - low) * 0.085)
+    places = {slot: middles.get(slot, item.values[-1]) for slot, item in ends.items()}
+    low, high = (_placed(figure, value) for value in axes.get_ylim())
+    named = sorted(ends.values(), key=lambda item: places[item.slot])
+    heights = spread([(_placed(figure, places[item.slot]) - low) / (high - low) for item in named], gap=0.085)
     for item, height in zip(named, heights, strict=True):
         axes.annotate(
             item.name,
             xy=(1, height),
-            xycoords=("axes fraction", "data"),
+            xycoords="axes fraction",
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
-            color=SLOTS[item.slot % len(SLOTS)],
+            color=_color(item),
             annotation_clip=False,
         )
+
+
+def _placed(figure: Figure, value: float) -> float:
+    return math.log10(value) if figure.y_scale == "log" else value
 
 
 def spread(heights: list[float], *, gap: float) -> list[float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -13,10 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 from bench.card import MethodCard, ProtocolCard
 from bench.published import CONFIDENCE_WORDS, load_papers
+from bench.published.errata import CHECKS, SEVERITIES, errata_csv, load_errata
 from bench.table import MARKS, STATES, Format, Table
 from bench.table_html import to_html
+from reports import ablations
+from reports.architecture import draw_architecture
 from reports.bibtex import bibtex
+from reports.breakdown import Breakdown, breakdown_figure, breakdown_table, breakdowns, epochs_csv
+from reports.comparison import caption, comparison_table, gallery, page_of
 from reports.curves import training_figures
+from reports.diagnostics import (
+    QUANTITIES,
+    audit_table,
+    collapse_flags,
+    described,
+    diagnostics_table,
+    linked_from_index,
+    method_tables,
+    no_collapse,
+    scored,
+)
 from reports.measured import MEASURED_NOTE, Measured, companion_table, measured_table
 from reports.method_page import card_facts, collapse_facts, encoders, results_table
 from reports.overview import compute_seconds, counts, environments, gaps, headline, recipe_table
@@ -24,6 +40,7 @@ from reports.panels import measured_panels, published_panels
 from reports.places import method_path, slug
 from reports.plots import draw
 from reports.published_rows import PublishedRow, published_rows, short_name
+from reports.spectra import spectrum_figures
 from reports.table1 import LOWER_BOUND_NOTE, PUBLISHED_NOTE, published_table, side_by_side
 from reports.ties import RULE
 
@@ -97,12 +114,18 @@ def build_site(
     printed = published_rows(published)
     site = Site()
     shared = _shared(plan, measured, suite)
-    pages = _Pages(site=site, shared=shared, measured=measured, printed=printed)
+    losses = {item.name: item for item in breakdowns(measured, history)}
+    pages = _Pages(site=site, shared=shared, measured=measured, printed=printed, losses=losses)
     pages.index()
     pages.table1()
+    pages.methods()
+    pages.breakdown(history)
+    pages.diagnostics()
+    pages.ablations()
     for key in dict.fromkeys(result.planned.spec.pretrain.name for result in measured.results):
         if key in measured.methods:
             pages.method(key, history)
+    pages.errata()
     pages.about()
     site.write(out)
     return out / "index.html"
@@ -116,6 +139,7 @@ class _Pages:
     shared: Mapping[str, Any]
     measured: Measured
     printed: tuple[PublishedRow, ...]
+    losses: Mapping[str, Breakdown]
 
     def index(self) -> None:
         self._page(
@@ -123,12 +147,13 @@ class _Pages:
             title="Overview",
             headline=headline(self.measured),
             counts=counts(self.measured),
+            flags=collapse_flags(self.measured),
             gaps=gaps(self.measured),
             table=self._table(side_by_side(self.printed, self.measured)),
             recipes=self._table(recipe_table(self.measured)),
             environments=environments(self.measured),
             minutes=f"{compute_seconds(self.measured) / 60:.1f}",
-            panels=(*measured_panels(self.measured), *published_panels(self.printed)),
+            panels=(*measured_panels(linked_from_index(self.measured)), *published_panels(self.printed)),
         )
 
     def table1(self) -> None:
@@ -140,19 +165,97 @@ class _Pages:
             "table1.html",
             title="Table 1",
             tables=[self._table(table) for table in tables],
-            panels=(*measured_panels(self.measured), *published_panels(self.printed)),
+            panels=(*measured_panels(scored(self.measured)), *published_panels(self.printed)),
         )
+
+    def methods(self) -> None:
+        self._page(
+            "methods.html",
+            title="Methods",
+            families=gallery(self.measured),
+            table=self._table(comparison_table(self.measured)),
+            panels=(),
+        )
+
+    def errata(self) -> None:
+        items = load_errata()
+        path = "downloads/errata.csv"
+        self.site.add(path, errata_csv(items))
+        concerned = {key: page_of(self.measured, key) for item in items for key in item.methods}
+        self._page(
+            "errata.html",
+            title="Errata of the survey",
+            items=items,
+            severities=SEVERITIES,
+            checks=CHECKS,
+            pages={
+                key: {"href": method_path(name), "title": self.measured.methods[key].title}
+                for key, name in concerned.items()
+                if name
+            },
+            numbers=path,
+        )
+
+    def breakdown(self, history: pd.DataFrame) -> None:
+        items = tuple(self.losses.values())
+        title = self.measured.method_title
+        figures = [(breakdown_figure(item, title=title(item.name)), method_path(item.name)) for item in items]
+        path = "downloads/breakdown-epochs.csv"
+        self.site.add(path, epochs_csv(self.measured, history))
+        self._page(
+            "breakdown.html",
+            title="Loss terms",
+            figures=[{"figure": figure, "svg": draw(figure), "href": href} for figure, href in figures],
+            table=self._table(breakdown_table(self.measured, items)) if items else None,
+            numbers=path,
+        )
+
+    def diagnostics(self) -> None:
+        table, audit = diagnostics_table(self.measured), audit_table(self.measured)
+        if table or audit:
+            self._page(
+                "diagnostics.html",
+                title="Diagnostics",
+                flags=collapse_flags(self.measured),
+                diagnostics=self._table(table) if table else None,
+                audit=self._table(audit) if audit else None,
+                quantities=QUANTITIES,
+                panels=measured_panels(described(self.measured)),
+            )
+
+    def ablations(self) -> None:
+        found: tuple[ablations.Family, ...] = self.shared["studies"]
+        if found:
+            tables = [ablations.ablation_table(self.measured, family) for family in found]
+            self._page(
+                "ablations.html",
+                title="Ablations",
+                headline=ablations.headline(found),
+                rules=ablations.RULES,
+                tables=[self._table(table) for table in tables],
+            )
 
     def method(self, key: str, history: pd.DataFrame) -> None:
         card = self.measured.methods[key]
-        figures = training_figures(history, encoders(self.measured, key), method=slug(key))
+        loss = self.losses.get(key)
+        figures = [breakdown_figure(loss, title="Loss terms")] if loss else []
+        identities = encoders(self.measured, key)
+        figures += training_figures(history, identities, method=slug(key))
+        audit = audit_table(self.measured, method=key)
         self._page(
             method_path(key),
             title=card.title,
             card=card,
+            architecture=draw_architecture(card),
+            words=caption(self.measured, key),
             facts=card_facts(card),
             collapse=collapse_facts(card),
             figures=[{"figure": figure, "svg": draw(figure)} for figure in figures],
+            flags=[replace(flag, href="#training") for flag in collapse_flags(self.measured, method=key)],
+            no_collapse=no_collapse(self.measured, history, identities, method=key),
+            diagnostics=[self._table(table, base="../") for table in method_tables(self.measured, key)],
+            spectra=[{"figure": f, "svg": draw(f)} for f in spectrum_figures(self.measured, key)],
+            audit=self._table(audit, base="../") if audit else None,
             table=self._table(results_table(self.measured, key), base="../"),
             panels=measured_panels(self.measured, method=key),
         )
@@ -217,7 +320,15 @@ def _shared(plan: Plan, measured: Measured, suite: str) -> dict[str, Any]:
             {"href": method_path(key), "title": measured.method_title(key)} for key in keys if key in measured.methods
         ],
         "stamp": _stamp(measured),
+        "diagnosed": bool(described(measured).results),
+        "studies": ablations.families(measured, _expected(plan)),
     }
+
+
+def _expected(plan: Plan) -> dict[str, str]:
+    """What each setting of the suite is to show, by name."""
+    listed = () if plan.content.methods == "all" else plan.content.methods
+    return {candidate.name: candidate.expected for candidate in listed}
 
 
 def _stamp(measured: Measured) -> str:

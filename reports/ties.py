@@ -40,8 +40,9 @@ class Group:
 
 
 def best_group(contenders: Sequence[Contender], metric: Metric) -> Group | None:
-    """The rows whose interval overlaps that of the best value; None when fewer than two values compete."""
-    if len(contenders) < 2:
+    """The rows whose interval overlaps that of the best value; None when fewer than two values compete, or none can
+    be the best because the metric has no direction."""
+    if len(contenders) < 2 or metric.higher_is_better is None:
         return None
     direction = 1 if metric.higher_is_better else -1
     best = max(contenders, key=lambda contender: direction * contender.value)

@@ -54,14 +54,16 @@ class ViewParameters:
     sigmas: Tensor | None
     thresholds: Tensor | None
 
-    def __getitem__(self, part: slice) -> ViewParameters:
-        """The parameters of some samples."""
+    def __getitem__(self, part: slice | Tensor) -> ViewParameters:
+        """The parameters of some samples: a slice, or their indices (n,)."""
         held = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: value[part] for name, value in held.items() if value is not None})
 
 
 @torch.no_grad()
-def make_view(images: Tensor, view: ViewSpec, generator: torch.Generator) -> Tensor:
+def make_view(
+    images: Tensor, view: ViewSpec, generator: torch.Generator, *, first: int = 0, batch: int | None = None
+) -> Tensor:
     """One random view of every image.
 
     Args:
@@ -69,13 +71,16 @@ def make_view(images: Tensor, view: ViewSpec, generator: torch.Generator) -> Ten
             change nothing for another C.
         view: which transforms, how strong, how often.
         generator: source of all randomness; equal states give equal views.
+        first, batch: the images are the rows ``first`` … of a batch of ``batch`` images, and get the same views as in
+            the whole batch. Without ``batch`` they are all of it.
 
     Returns:
         (B, C, H, W) in [0, 1], of the same type and on the same device.
     """
     if images.ndim != 4 or images.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"make_view needs (B, C, H, W) float32 or float64, got {tuple(images.shape)} {images.dtype}.")
-    parameters = draw(view, len(images), (images.shape[2], images.shape[3]), generator)
+    drawn = draw(view, len(images) if batch is None else batch, (images.shape[2], images.shape[3]), generator)
+    parameters = drawn[first : first + len(images)]
     parts = 1 if images.is_cuda else math.ceil(images.numel() / CACHED_VALUES)
     rows = max(1, math.ceil(len(images) / max(1, parts)))
     made = torch.empty_like(images, memory_format=torch.contiguous_format)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
@@ -13,10 +14,22 @@ from torch import Tensor, nn
 
 from bench.data.dataset import ImageDataset
 from bench.encoders.encoder import Encoder
-from bench.errors import CorruptPartError, RegistrationError, StoreError
-from bench.registry import Entry
+from bench.errors import CorruptPartError, RegistrationError, SpecError, StoreError, UnknownNameError
+from bench.registry import Entry, discover
 from bench.spec import PretrainSpec
 from bench.training.randomness import isolated_rng
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """What a backbone was built from: its ``architecture`` attribute."""
+
+    entry: Entry
+    params: Mapping[str, Any]
+    channels: int
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Architecture:
+        return self  # a value: copies of the backbone, such as a momentum encoder, need no copy of the registry's entry
 
 
 def build_backbone(entry: Entry, params: Mapping[str, Any], *, channels: int, seed: int) -> nn.Module:
@@ -33,12 +46,49 @@ def build_backbone(entry: Entry, params: Mapping[str, Any], *, channels: int, se
         UnknownNameError, SpecError: a parameter is unknown or unfit.
     """
     with isolated_rng(seed, "backbone"):
-        module = entry.load()(channels, **entry.complete(params))
+        return _build(Architecture(entry=entry, params=dict(params), channels=channels))
+
+
+def another_backbone(backbone: nn.Module, key: str = "") -> nn.Module:
+    """A further backbone for the same images, its initial weights drawn from torch's global generator.
+
+    Args:
+        backbone: made by :func:`build_backbone`.
+        key: of a registered backbone; empty for the same architecture. It takes the parameters of ``backbone`` that it
+            knows too (such as a stem for small images) and keeps its defaults for the rest. Built-in backbones can be
+            named, those of installed packages, and those of the plug-in file that ``backbone`` comes from.
+
+    Raises:
+        SpecError: ``backbone`` was not made by :func:`build_backbone`.
+        UnknownNameError: there is no backbone ``key``.
+    """
+    first = getattr(backbone, "architecture", None)
+    if not isinstance(first, Architecture):
+        raise SpecError(
+            f"{type(backbone).__name__} does not say how it was built, so no second backbone can be built to go with "
+            "it. Use a registered backbone (`jointbench list backbones`)."
+        )
+    if key in ("", first.entry.key):
+        return _build(first)
+    known = discover([first.entry.file] if first.entry.plugin else []).backbones
+    if key not in known:
+        hint = "Take a built-in one, one of an installed package, or one in the same plug-in file as the first."
+        raise UnknownNameError("second backbone", key, known.entries, hint=hint)
+    entry = known[key]
+    shared = {name: value for name, value in first.params.items() if name in entry.parameters}
+    return _build(Architecture(entry=entry, params=shared, channels=first.channels))
+
+
+def _build(architecture: Architecture) -> nn.Module:
+    """Draws from torch's global generator; raises what :func:`build_backbone` does."""
+    entry = architecture.entry
+    module = entry.load()(architecture.channels, **entry.complete(architecture.params))
     if not isinstance(module, nn.Module) or not isinstance(getattr(module, "feature_dim", None), int):
         raise RegistrationError(
             f"{entry.where}: backbone {entry.key!r} must return a torch module with the attribute feature_dim, "
             f"the width of its pooled features. It returned {type(module).__name__}."
         )
+    module.architecture = architecture  # type: ignore[assignment]
     return module
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from bench.data.views import make_view
 from bench.errors import SpecError
 from bench.spec import PretrainSpec
+from bench.training.distributed import process_count, process_rank
 from bench.training.layout import channels_last
 from bench.training.randomness import stream
 
@@ -20,7 +21,8 @@ class Batches:
     """The training images, as steps of normalized views.
 
     Every draw depends on the spec's seed, the epoch, the step and the view alone. Images left over after the last
-    full batch of an epoch are dropped; the next epoch's order brings others.
+    full batch of an epoch are dropped; the next epoch's order brings others. Each of several processes draws for the
+    whole batch and makes the views of its own part.
 
     Args:
         spec: with one view for all, or one per view of the method.
@@ -31,7 +33,8 @@ class Batches:
         device: holds the images.
 
     Raises:
-        SpecError: the number of view specs does not fit, or the batch is larger than the training split.
+        SpecError: the number of view specs does not fit, or the batch is larger than the training split or cannot be
+            divided over the processes.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class Batches:
                 f"Pre-training {spec.method!r} on {spec.data.key!r}: batch_size {self.size} is larger than the "
                 f"training split of {len(images)} images. Set training.batch_size to at most {len(images)}."
             )
+        self.own = spec.training.own_batch_size(process_count())
         self.seed = spec.seed
         self.views = spec.views * views if len(spec.views) == 1 else spec.views
         self.images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)  # (n, C, H, W)
@@ -75,11 +79,16 @@ class Batches:
         self.order = order.to(self.images.device)
 
     def load(self, epoch: int, step: int) -> tuple[list[Tensor], Tensor | None]:
-        """The views, each (B, C, H, W) normalized, and the labels (B,) of one step, counted from 0 in the epoch."""
-        index = self.order[step * self.size : (step + 1) * self.size]
+        """The views, each (B, C, H, W) normalized, and the labels (B,) of one step, counted from 0 in the epoch.
+
+        B is this process's part of the batch.
+        """
+        first = process_rank() * self.own
+        index = self.order[step * self.size :][first : first + self.own]
         pixels = self.images[index].float().div_(255.0)  # (B, C, H, W)
         views = []
         for number, view in enumerate(self.views):
             generator = stream("views", self.seed, epoch, step, number)  # on the CPU: the same draws on every device
-            views.append(channels_last((make_view(pixels, view, generator) - self.mean).div_(self.std)))
+            made = make_view(pixels, view, generator, first=first, batch=self.size)
+            views.append(channels_last((made - self.mean).div_(self.std)))
         return views, None if self.labels is None else self.labels[index]

@@ -7,6 +7,8 @@ process would compute. With a single process everything here returns its input.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -51,6 +53,39 @@ def own_rows(whole: Tensor) -> Tensor:
     """This process's part of gathered rows, (W B, …) to (B, …)."""
     rows = len(whole) // process_count()
     return whole[process_rank() * rows :][:rows]
+
+
+@torch.no_grad()
+def averaged(local: Tensor) -> Tensor:
+    """The mean over processes of tensors of one shape, without a gradient; the same bits in every one of them."""
+    return summed(local) / process_count()
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace the gradients by their means over the processes, in one exchange for each type of numbers.
+
+    Args:
+        parameters: the same in every process, with gradients at the same places.
+    """
+    if process_count() == 1:
+        return
+    gradients = sorted((p.grad for p in parameters if p.grad is not None), key=lambda g: str(g.dtype))
+    for _, group in groupby(gradients, key=lambda g: g.dtype):
+        alike = list(group)
+        means = averaged(torch.cat([g.reshape(-1) for g in alike]))
+        for gradient, mean in zip(alike, means.split_with_sizes([g.numel() for g in alike]), strict=True):
+            gradient.copy_(mean.view(gradient.shape))
+
+
+@torch.no_grad()
+def equal_everywhere(tensors: Iterable[Tensor]) -> bool:
+    """Whether every process holds the same values, by the sum and the largest magnitude of each tensor."""
+    if process_count() == 1:
+        return True
+    marks = [mark for t in tensors if t.numel() for mark in (t.double().sum(), t.double().abs().amax())]
+    everywhere = gather(torch.stack(marks).nan_to_num()[None])  # (W, 2 tensors)
+    return bool((everywhere == everywhere[:1]).all())
 
 
 class _Gather(torch.autograd.Function):

@@ -15,6 +15,7 @@ def mlp(
     sizes: Sequence[int],
     *,
     hidden_bias: bool = False,
+    hidden_norm: bool = True,
     last_bias: bool = True,
     last_norm: LastNorm = "none",
 ) -> nn.Sequential:
@@ -23,6 +24,7 @@ def mlp(
     Args:
         sizes: width of the input, of each hidden layer, of the output.
         hidden_bias: bias of the hidden Linear layers; their batch normalization has one already.
+        hidden_norm: batch normalization of the hidden layers.
         last_bias: bias of the last Linear layer.
         last_norm: batch normalization of the output: ``none``, ``affine`` (scale and shift are trained) or ``plain``.
 
@@ -35,7 +37,10 @@ def mlp(
         raise ValueError(f"last_norm must be 'none', 'affine' or 'plain', got {last_norm!r}")
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes[:-1]):
-        layers += [nn.Linear(width_in, width_out, bias=hidden_bias), nn.BatchNorm1d(width_out), nn.ReLU(inplace=True)]
+        layers.append(nn.Linear(width_in, width_out, bias=hidden_bias))
+        if hidden_norm:
+            layers.append(nn.BatchNorm1d(width_out))
+        layers.append(nn.ReLU(inplace=True))
     layers.append(nn.Linear(sizes[-2], sizes[-1], bias=last_bias))
     if last_norm != "none":
         layers.append(nn.BatchNorm1d(sizes[-1], affine=last_norm == "affine"))

@@ -15,7 +15,8 @@ class HistoryRow:
     Attributes:
         epoch: 1 for the first.
         kind: ``term`` for the weighted loss terms and their sum ``total``, averaged over the epoch's steps;
-            ``diagnostic`` for ``embedding_std`` and ``representation_std``, measured on its last batch;
+            ``diagnostic`` for ``embedding_std``, ``embedding_rankme`` and the like, measured on its last batch, see
+            :func:`bench.training.diagnostics.diagnostic_terms`;
             ``schedule`` for ``lr``, the scheduled learning rate of its last step.
         term: name of the value.
     """

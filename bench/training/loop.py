@@ -2,6 +2,9 @@
 
 One step: pick images, make views, sum the method's named terms, step, ``method.after_step``. Losses stay on the device
 until the end of an epoch (at most ``CHECK_EVERY`` steps), so that no step waits for it.
+
+Several processes run the same loop on parts of every batch. Random states, weights, checks and decisions are the same
+in all of them; batch norm, losses and gradients are those of the whole batch (``distributed.py``, ``norm.py``).
 """
 
 from __future__ import annotations
@@ -18,15 +21,17 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.errors import CollapseError, SpecError
+from bench.errors import CollapseError, JobError, SpecError
 from bench.spec import PretrainSpec, TrainingSpec
 from bench.training.batches import Batches
 from bench.training.checkpoint import CheckpointFile
-from bench.training.diagnostics import Spread, measured_spread
+from bench.training.diagnostics import Spread, diagnostic_terms, measured_spread
+from bench.training.distributed import average_gradients, averaged, equal_everywhere, process_count, process_rank
 from bench.training.health import CollapseWatch, check_parameters, check_terms
 from bench.training.history import EpochRecord, HistoryRow, Kind, TrainingResult
 from bench.training.layout import to_channels_last
 from bench.training.method import Method
+from bench.training.norm import synchronize_batch_norm
 from bench.training.optimizers import build_optimizer, scaled_lr
 from bench.training.precision import true_float32
 from bench.training.randomness import isolated_rng, rng_state, set_rng_state
@@ -50,6 +55,10 @@ def pretrain(
 ) -> TrainingResult:
     """Train ``method`` in place on the training split.
 
+    Within a process group all processes call this with the same arguments and end with the same weights: those of one
+    process on the same batches, up to rounding. (A method that draws random numbers for the rows of its batch has to
+    draw them for the whole batch.) Only the first process needs ``progress``; only it writes the checkpoint.
+
     The same spec, images and number of threads give the same weights bit for bit on a CPU, whether or not the
     training was interrupted and resumed. Global random states are as before afterwards.
 
@@ -59,7 +68,7 @@ def pretrain(
         images: (n, H, W, C) uint8.
         labels: (n,) int64; they reach the method only if its card says ``uses_labels``.
         mean, std: per channel, on the [0, 1] scale.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu`` or ``cuda``; of several processes each takes the CUDA device of its rank.
         checkpoint: where to save and from where to resume; None trains in one sitting. The caller deletes it when the
             result is safe.
         progress: called after each epoch, once it is saved.
@@ -68,11 +77,17 @@ def pretrain(
         SpecError: recipe, views, batch or device do not fit the method or the data.
         DivergenceError: a loss or a parameter became NaN or infinite.
         CollapseError: all embeddings became the same vector.
+        JobError: the processes do not start from the same weights.
     """
     training = _checked_recipe(method, spec, labels, device)
     arithmetic = true_float32() if training.precision == "32-true" else nullcontext()
     with isolated_rng(spec.seed, "training", device=device), arithmetic:
-        fabric = Fabric(accelerator=device, devices=1, precision=training.precision, plugins=[LightningEnvironment()])
+        fabric = Fabric(
+            accelerator=device,
+            devices=[process_rank()] if device == "cuda" else 1,
+            precision=training.precision,
+            plugins=[LightningEnvironment()],
+        )
         batches = Batches(
             spec,
             images,
@@ -107,6 +122,7 @@ class _Training:
         # Convolutions are 6 to 39 % faster in this layout on a CPU, and under mixed precision on a GPU.
         to_channels_last(method)
         self.model = fabric.setup_module(method.train())  # casts for 64-true, so the optimizer comes after it
+        synchronize_batch_norm(method, device)
         self.peak = scaled_lr(training)
         self.bare_optimizer = build_optimizer(_covering_groups(method), training)
         wrapped = fabric.setup_optimizers(self.bare_optimizer)
@@ -123,10 +139,12 @@ class _Training:
     def run(self, checkpoint: CheckpointFile | None, progress: Callable[[EpochRecord], None] | None) -> TrainingResult:
         if checkpoint is not None and (state := checkpoint.load()) is not None:
             self.restore(state)
+        self.check_processes()
         saved = time.perf_counter()
         while self.epoch < self.training.epochs:
             record = self.run_epoch()
-            if checkpoint is not None and time.perf_counter() - saved >= checkpoint.every_seconds:
+            due = checkpoint is not None and time.perf_counter() - saved >= checkpoint.every_seconds
+            if checkpoint is not None and due and process_rank() == 0:
                 saved = self.save(checkpoint)
             if progress is not None:
                 progress(record)
@@ -160,7 +178,7 @@ class _Training:
         check_parameters(self.method, epoch=self.epoch, training=self.training)
         means = dict(zip(self.names, torch.cat(losses).mean(dim=0).tolist(), strict=True))
         self.note("term", means)
-        self.note("diagnostic", {name: spread.std for name, spread in spreads.items()})
+        self.note("diagnostic", diagnostic_terms(spreads))
         last_step = self.epoch * len(self.batches) - 1
         self.note("schedule", {"lr": self.peak * self.schedule.factor(last_step)})
         total = means.pop(TOTAL)
@@ -180,6 +198,7 @@ class _Training:
         self.check_names(terms)
         total = torch.stack(tuple(terms.values())).sum()
         self.fabric.backward(total)
+        average_gradients(self.method.parameters())
         if self.training.clip_grad_norm:
             self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.training.clip_grad_norm, error_if_nonfinite=False
@@ -208,10 +227,19 @@ class _Training:
     def collect(self, pending: list[Tensor], done: int) -> Tensor:
         """Bring losses to the CPU and end the training if one is not finite."""
         started = time.perf_counter()
-        values = torch.stack(pending).double().cpu()  # waits for the device
+        values = averaged(torch.stack(pending).double()).cpu()  # waits for the device
         self.seconds["compute"] += time.perf_counter() - started
         check_terms(values, self.names, epoch=self.epoch + 1, first_step=done + 1, training=self.training)
         return values
+
+    def check_processes(self) -> None:
+        """All processes are at the same place; from there on they do the same."""
+        place = torch.tensor(self.epoch, device=self.fabric.device)
+        if not equal_everywhere([place, *self.method.parameters(), *self.method.buffers()]):
+            raise JobError(
+                f"The {process_count()} processes of this training do not start from the same weights. A method must "
+                "draw its initial weights from torch's, NumPy's or Python's global generators, which are seeded."
+            )
 
     def watch_for_collapse(self, spreads: dict[str, Spread], *, loss: float) -> None:
         """Remember the evidence of a collapse, or end the training with it."""

@@ -17,6 +17,7 @@ from bench.published import (
     load_published,
     method_key,
 )
+from bench.published.ablations import load_ablations, parse_ablations
 from bench.registry import discover
 
 ROWS = {"imagenet_linear_semisup": 733, "detection_transfer": 497, "small_scale": 228, "medical": 356}
@@ -170,3 +171,74 @@ def test_a_value_listed_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(published, "BENCHMARKS", BENCHMARKS[:1])
     with pytest.raises(DataError, match="is listed twice"):
         load_published()
+
+
+def test_the_published_ablations_hold_the_known_outcomes() -> None:
+    found = load_ablations()
+    outcomes = {key: (record.outcome, record.value) for key, record in found.items()}
+    assert outcomes["vicreg", "no variance"] == ("collapse", None)
+    assert outcomes["vicreg", "no covariance"] == ("no collapse", 57.5)
+    assert outcomes["barlow_twins", "no redundancy reduction"] == ("no collapse", 57.3)
+    assert outcomes["byol", "no predictor"] == ("collapse", 0.2)
+    assert outcomes["simsiam", "no stop-gradient"] == ("collapse", 0.1)
+    assert outcomes["simclr_fnc", "attraction"] == ("no collapse", 68.16)
+    assert found["simclr_fnc", "loose attraction"].confidence == "secondary"
+    assert {record.paper for record in found.values()} <= set(load_papers())
+
+
+def test_published_ablations_repeat_the_values_of_the_benchmarks() -> None:
+    """A number that both files print is the same in both."""
+    frame = load_published()
+    linear = frame[frame["protocol"].str.startswith("linear") & (frame["metric"] == "top1")]
+    printed = {(row.paper, row.value) for row in linear.itertuples(index=False)}
+    shared = [record for record in load_ablations().values() if record.paper.startswith(("zbontar", "huynh"))]
+    shared += [record for record in load_ablations().values() if record.method == "vicreg"]
+    assert len([record for record in shared if record.value]) == 8
+    assert all(record.value is None or (record.paper, record.value) in printed for record in shared)
+
+
+def good_ablation() -> dict[str, str]:
+    return {
+        "method": "byol",
+        "variant": "no predictor",
+        "setting": "target network alone",
+        "outcome": "no collapse",
+        "value": "60.5",
+        "pretrain_epochs": "300",
+        "paper": "grill2020byol",
+        "source_table": "Table 5b",
+        "confidence": "read",
+        "quoted": "no",
+        "notes": "",
+    }
+
+
+def test_a_published_ablation_is_read_and_one_from_memory_is_left_out() -> None:
+    (record,) = parse_ablations([good_ablation()]).values()
+    assert (record.value, record.epochs, record.quoted) == (60.5, 300, False)
+    assert parse_ablations([good_ablation() | {"confidence": "memory"}]) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"setting": ""}, "line 2: setting is empty"),
+        ({"outcome": "bad"}, "outcome 'bad' is none of collapse, no collapse, chance"),
+        ({"value": ""}, "outcome 'no collapse' needs the printed value"),
+        ({"value": "much"}, "a number cannot be read"),
+        ({"value": "170"}, "value '170' or pretrain_epochs '300' is out of range"),
+        ({"paper": "nobody1999"}, "paper 'nobody1999' is not in papers.csv"),
+        ({"confidence": "sure"}, "confidence 'sure' is none of"),
+        ({"quoted": "maybe"}, "quoted 'maybe' is neither yes nor no"),
+    ],
+)
+def test_a_broken_published_ablation_is_named_with_what_is_wrong(change: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        parse_ablations([good_ablation() | change])
+
+
+def test_a_published_ablation_is_listed_once_under_its_columns() -> None:
+    with pytest.raises(DataError, match=r"line 3: byol\[no predictor\] is listed twice"):
+        parse_ablations([good_ablation(), good_ablation()])
+    with pytest.raises(DataError, match="Expected: method, variant, setting"):
+        parse_ablations([{"method": "byol"}])

@@ -240,3 +240,50 @@ def test_a_damaged_encoder_is_trained_again(request_: Request, shared_cache: Pat
     again = fresh(request_)
     compute(again, shared_cache)
     assert outcome(fresh(request_).results) == expected
+
+
+def test_the_projector_is_kept_with_the_encoder_and_reaches_the_protocol(tmp_path: Path, shared_cache: Path) -> None:
+    plugin = tmp_path / "seen.py"
+    plugin.write_text(SEES_EMBEDDINGS)
+    suite = write_suite(tmp_path, protocols=[{"protocol": "sees_embeddings"}])
+    request = Request(suite=str(suite), store=str(tmp_path / "store"), plugins=(plugin,))
+
+    def values() -> dict[str, float]:
+        compute(request, shared_cache, force=True)
+        rows = fresh(request).results.frame()
+        return {str(row["method"]): row["value"] for _, row in rows[rows["kind"] == "evaluation"].iterrows()}
+
+    trained, loaded = values(), values()
+    assert trained == loaded  # the second time both networks come from the store
+    assert trained["random_init"] == 0.0 and trained["byol"] > 0.0
+
+
+SEES_EMBEDDINGS = """
+from bench.card import ProtocolCard
+from bench.metric import TOP1
+from bench.protocol import Outcome, Protocol, Score
+from bench.registry import register_protocol
+import pandas as pd
+
+@register_protocol("sees_embeddings", card=ProtocolCard(title="Sees", summary="For tests.", metrics=(TOP1,)))
+class Sees(Protocol):
+    def __init__(self):
+        pass
+    def evaluate(self, encoder, data, *, seed, device):
+        test = data.split("test")
+        embeddings = encoder.embeddings(encoder.features(test.images))
+        value = 0.0 if embeddings is None else float(embeddings.abs().mean())
+        return Outcome(scores=(Score(metric=TOP1, value=value, n=len(test)),),
+                       predictions=pd.DataFrame({"sample": test.samples}))
+"""
+
+
+def test_a_collapse_that_is_recorded_stands_in_the_row_of_the_training(tmp_path: Path, shared_cache: Path) -> None:
+    training = {"epochs": 3, "batch_size": 256, "warmup_epochs": 0.5, "on_collapse": "record"}
+    suite = write_suite(tmp_path, methods=["collapses"], overrides={}, training=training)
+    request = Request(suite=str(suite), store=str(tmp_path / "store"), plugins=(write_plugin(tmp_path),))
+    compute(request, shared_cache)
+    frame = fresh(request).results.frame()
+    (row,) = frame[frame["kind"] == "pretraining"].to_dict("records")
+    assert row["status"] == "ok" and "point the same way" in json.loads(row["details"])["collapse"]
+    assert set(frame.loc[frame["kind"] == "evaluation", "status"]) == {"ok"}

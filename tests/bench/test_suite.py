@@ -148,3 +148,71 @@ def test_the_built_in_suites_expand() -> None:
     catalog = discover()
     for key in catalog.suites:
         assert expand(find_suite(key, catalog)[1], catalog)
+
+
+TWO_SETTINGS = [
+    "random_init",
+    "vicreg",
+    {"method": "vicreg", "variant": "no variance", "params": {"std_coeff": 0.0}, "training": {"on_collapse": "record"}},
+]
+
+
+def test_two_settings_of_one_method_stand_side_by_side_and_share_the_overrides(tmp_path: Path) -> None:
+    specs = specs_of(tmp_path, methods=TWO_SETTINGS)
+    by_name = {spec.pretrain.name: spec.pretrain for spec in specs}
+    assert list(by_name) == ["random_init", "vicreg", "vicreg[no variance]"]
+    plain, changed = by_name["vicreg"], by_name["vicreg[no variance]"]
+    assert (plain.method_params["std_coeff"], changed.method_params["std_coeff"]) == (25.0, 0.0)
+    assert plain.method_params["projector"] == changed.method_params["projector"] == (16, 16)
+    assert plain.training is not None and changed.training is not None
+    assert (plain.training.lr, plain.training.on_collapse) == (0.2, "stop")
+    assert (changed.training.lr, changed.training.on_collapse) == (0.2, "record")
+
+
+def test_a_candidate_has_the_last_word_over_the_overrides(tmp_path: Path) -> None:
+    mine = {"method": "vicreg", "params": {"projector": [8, 8]}, "training": {"lr": 0.3}, "views": [{"flip": 1.0}]}
+    (pretrain,) = {spec.pretrain.digest(): spec.pretrain for spec in specs_of(tmp_path, methods=[mine])}.values()
+    assert pretrain.method_params["projector"] == (8, 8)
+    assert pretrain.training is not None and pretrain.training.lr == 0.3
+    assert [view.flip for view in pretrain.views] == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(("chosen", "names"), [("vicreg", 2), ("vicreg[no variance]", 1), ("random_init", 1)])
+def test_settings_are_chosen_by_the_methods_key_or_by_their_name(tmp_path: Path, chosen: str, names: int) -> None:
+    suite = load_suite(write(tmp_path, methods=TWO_SETTINGS))
+    assert len({spec.pretrain.name for spec in expand(suite, discover(), methods=[chosen])}) == names
+
+
+def test_a_setting_that_is_listed_twice_or_unknown_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"methods: vicreg\[no variance\] is listed 2 times.*`variant`"):
+        specs_of(tmp_path, methods=[*TWO_SETTINGS, TWO_SETTINGS[-1]])
+    with pytest.raises(UnknownNameError, match="vicregg"):
+        specs_of(tmp_path, methods=[{"method": "vicregg", "variant": "x"}])
+    with pytest.raises(UnknownNameError, match="no covariance"):
+        expand(load_suite(write(tmp_path, methods=TWO_SETTINGS)), discover(), methods=["vicreg[no covariance]"])
+
+
+VIEWS_BY_PARAMETER = """
+from bench.card import MethodCard
+from bench.registry import register_method
+from bench.training.method import Method
+
+@register_method("several", card=MethodCard(title="Several", family="contrastive", summary="S.", views="2 + extra"))
+class Several(Method):
+    def __init__(self, backbone, *, extra: int = 1):
+        super().__init__(backbone)
+    def forward(self, views):
+        return {}
+"""
+
+
+def test_a_parameter_may_decide_the_number_of_views(tmp_path: Path) -> None:
+    plugin = tmp_path / "several.py"
+    plugin.write_text(VIEWS_BY_PARAMETER)
+    settings = ["several", {"method": "several", "variant": "four", "params": {"extra": 4}}]
+    suite = load_suite(write(tmp_path, methods=settings, overrides={}))
+    views = {spec.pretrain.name: len(spec.pretrain.views) for spec in expand(suite, discover([plugin]))}
+    assert views == {"several": 3, "several[four]": 6}
+    four = load_suite(write(tmp_path, methods=settings[1:], overrides={}, views=[{"flip": 0.0}] * 5))
+    with pytest.raises(SpecError, match="'several' takes 6 views, the suite describes 5"):
+        expand(four, discover([plugin]))

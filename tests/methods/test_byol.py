@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bench.errors import SpecError
+from bench.training.checkpoint import CheckpointFile
+from bench.training.history import EpochRecord
 from methods.byol import BYOL, regression_loss
 
+from ..bench.training.toys import toy_spec, train
 from .embeddings import SHAPES_AND_SCALES, assert_same_value_and_gradients, correlated
 from .networks import Recorder, two_views
 
@@ -91,6 +95,48 @@ def test_tau_follows_the_cosine_per_step_from_tau_base() -> None:
             torch.testing.assert_close(parameter.double(), expected[name], rtol=1e-5, atol=1e-6)
 
 
+class KilledError(Exception):
+    """Stands for a kill signal."""
+
+
+def test_tau_follows_the_closed_form_through_the_loop_and_continues_exactly_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taus: list[float] = []
+    update = BYOL.after_step.__globals__["update_momentum"]
+
+    def noting(target: nn.Module, online: nn.Module, tau: float) -> None:
+        taus.append(tau)
+        update(target, online, tau)
+
+    def kill_after_two_epochs(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise KilledError
+
+    def seeded() -> BYOL:
+        torch.manual_seed(1)
+        return tiny(backbone=Recorder(pixels=64))
+
+    monkeypatch.setattr("methods.byol.update_momentum", noting)
+    spec, checkpoint = toy_spec(), CheckpointFile(path=tmp_path / "a", identity="toy", every_seconds=0.0)  # 4 * 3 steps
+    whole = seeded()
+    train(whole, spec)
+    closed_form = [1 - (1 - 0.9) * (math.cos(math.pi * k / 12) + 1) / 2 for k in range(12)]
+    assert taus == pytest.approx(closed_form, rel=1e-14)
+    assert taus[0] == pytest.approx(0.9) and taus[-1] < 1
+    taus.clear()
+    with pytest.raises(KilledError):
+        train(seeded(), spec, checkpoint=checkpoint, progress=kill_after_two_epochs)
+    assert len(taus) == 6
+    resumed = seeded()
+    with torch.no_grad():
+        for parameter in resumed.parameters():
+            parameter.zero_()  # everything comes from the checkpoint
+    train(resumed, spec, checkpoint=checkpoint)
+    assert taus == pytest.approx(closed_form, rel=1e-14)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
 def test_target_never_moves_when_tau_is_one() -> None:
     method = tiny(tau_base=1.0)
     before = [parameter.clone() for parameter in method.target.parameters()]
@@ -131,6 +177,68 @@ def test_heads_have_the_sizes_of_the_paper_and_no_bias_at_the_end() -> None:
     ]
     assert sizes == [[(4096, 6), (256, 4096)], [(4096, 256), (256, 4096)]]
     assert method.projector[-1].bias is None and method.predictor[-1].bias is None
+
+
+def gradients(method: BYOL) -> dict[str, Tensor]:
+    torch.autograd.backward(list(method(two_views()).values()))
+    return {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+
+
+def knocked_out(*, predictor: tuple[int, ...] = (8, 4), stop_gradient: bool = True) -> BYOL:
+    torch.manual_seed(0)
+    return BYOL(Recorder(), projector=(8, 4), predictor=predictor, tau_base=0.9, stop_gradient=stop_gradient)
+
+
+def test_the_default_is_predictor_target_network_and_stopped_gradient_to_the_last_bit() -> None:
+    method, views = tiny(), two_views()
+    q = [method.predictor(method.projector(method.backbone(view))) for view in views]
+    with torch.no_grad():
+        t = [method.target(view) for view in views]
+    expected = [(2 - 2 * nn.functional.cosine_similarity(q[i], t[1 - i], dim=1)).mean() for i in (0, 1)]
+    assert [torch.equal(term, e) for term, e in zip(method(views).values(), expected, strict=True)] == [True, True]
+
+
+def test_without_predictor_the_online_projection_meets_the_target() -> None:
+    method, views = knocked_out(predictor=()), two_views()
+    z = [method.projector(method.backbone(view)) for view in views]
+    t = [method.target(view) for view in views]
+    expected = equation_2(z[0], t[1]) + equation_2(z[1], t[0])
+    torch.testing.assert_close(sum(method(views).values()), expected, rtol=1e-5, atol=1e-6)
+    assert not list(method.predictor.parameters())
+    assert {name.split(".")[0] for name in gradients(method)} == {"backbone", "projector"}
+
+
+def test_without_the_stopped_gradient_the_online_network_is_its_own_target() -> None:
+    method, views = knocked_out(stop_gradient=False).double(), [view.double() for view in two_views()]
+    z = [method.projector(method.backbone(view)) for view in views]
+    expected = equation_2(method.predictor(z[0]), z[1]) + equation_2(method.predictor(z[1]), z[0])
+    found = sum(method(views).values(), start=expected.new_zeros(()))
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    parameters = list(method.parameters())
+    wanted = torch.autograd.grad(expected, parameters)
+    for gradient, expected_gradient in zip(torch.autograd.grad(found, parameters), wanted, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-14)
+    assert method.target is None and all(parameter.requires_grad for parameter in method.parameters())
+    before = [parameter.clone() for parameter in method.parameters()]
+    method.after_step(1, 10)
+    assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
+
+
+def test_the_gradient_passes_the_target_only_where_it_is_not_stopped() -> None:
+    for stop_gradient, passes in ((True, False), (False, True)):
+        method = knocked_out(stop_gradient=stop_gradient)
+        nn.init.zeros_(method.predictor[-1].weight)  # nothing comes back through the predictor
+        method.predictor[-1].register_forward_hook(lambda _, __, output: output + 1)
+        assert bool(gradients(method)["projector.0.weight"].any()) is passes
+
+
+@pytest.mark.parametrize(("batch", "dim", "scale"), SHAPES_AND_SCALES)
+def test_without_the_stopped_gradient_all_four_embeddings_get_theirs(batch: int, dim: int, scale: float) -> None:
+    assert_same_value_and_gradients(
+        lambda *z: sum(regression_loss(*z, stop_gradient=False).values(), start=z[0].new_zeros(())),
+        lambda q1, q2, t1, t2: equation_2(q1, t2) + equation_2(q2, t1),
+        correlated(4, batch, dim, scale),
+    )
 
 
 def test_widths_and_tau_that_cannot_work_are_refused() -> None:

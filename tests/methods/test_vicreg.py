@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.errors import SpecError
+from bench.encoders.build import build_backbone
+from bench.errors import SpecError, UnknownNameError
+from bench.registry import discover
+from bench.training.randomness import isolated_rng
 from methods.vicreg import VICReg, vicreg_loss
 
 from .embeddings import SHAPES_AND_SCALES, assert_same_value_and_gradients, correlated
@@ -120,6 +123,29 @@ def test_each_coefficient_scales_its_own_term_alone(coefficient: str, term: str)
         assert scaled[name].item() == pytest.approx(base[name].item() * (3 if name == term else 1), rel=1e-12)
 
 
+@pytest.mark.parametrize("definition", ["code", "paper"])
+@pytest.mark.parametrize("kept", range(3))
+def test_with_the_other_two_weights_at_zero_only_one_term_and_its_gradient_remain(kept: int, definition: str) -> None:
+    weights = [3.0 if index == kept else 0.0 for index in range(3)]
+    settings = dict(zip(PUBLISHED, weights, strict=True)) | {"definition": definition}
+    d = 4
+
+    def alone(z1: Tensor, z2: Tensor) -> Tensor:
+        code = definition == "code"
+        return [
+            lambda: 3 * invariance(z1, z2) / (d if code else 1),
+            lambda: 3 * (variance(z1) + variance(z2)) / (2 if code else 1),
+            lambda: 3 * (covariance(z1) + covariance(z2)),
+        ][kept]()
+
+    inputs = correlated(2, 7, d, 0.5)
+    assert_same_value_and_gradients(
+        lambda z1, z2: torch.stack([*vicreg_loss(z1, z2, **settings).values()]).sum(), alone, inputs
+    )
+    terms = vicreg_loss(*inputs, **settings)
+    assert [term.item() == 0.0 for term in terms.values()] == [index != kept for index in range(3)]
+
+
 def test_every_setting_of_the_class_reaches_the_loss() -> None:
     views = two_views()
 
@@ -145,6 +171,72 @@ def test_expander_has_the_published_depth_and_no_bias_at_the_end() -> None:
     linear = [module for module in method.projector if isinstance(module, nn.Linear)]
     assert [layer.weight.shape for layer in linear] == [(9, 6), (8, 9), (7, 8)]
     assert [layer.bias is None for layer in linear] == [False, False, True]
+
+
+# --- branches with weights, and with architectures, of their own ---
+
+
+def backbone(key: str = "convnet", **params: int | str) -> nn.Module:
+    return build_backbone(discover().backbones[key], params or {"width": 4}, channels=1, seed=0)
+
+
+def separate(first: nn.Module, **settings: object) -> VICReg:
+    with isolated_rng(0, "heads"):
+        return VICReg(first, projector=(8, 4), branches="separate", **settings)  # type: ignore[arg-type]
+
+
+def images(size: int = 16) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(8, 1, size, size, generator=generator) for _ in range(2)]
+
+
+def test_a_separate_branch_has_the_same_architecture_and_weights_of_its_own() -> None:
+    first = backbone()
+    before = [parameter.clone() for parameter in first.parameters()]
+    method = separate(first)
+    assert method.second is not None and method.backbone is first
+    assert all(torch.equal(a, b) for a, b in zip(before, first.parameters(), strict=True))
+    ours, theirs = nn.Sequential(method.backbone, method.projector).state_dict(), method.second.state_dict()
+    assert {name: t.shape for name, t in ours.items()} == {name: t.shape for name, t in theirs.items()}
+    matrices = [name for name, tensor in ours.items() if tensor.ndim > 1]
+    assert matrices and not any(torch.equal(ours[name], theirs[name]) for name in matrices)
+    again = separate(backbone())
+    assert all(torch.equal(a, b) for a, b in zip(method.parameters(), again.parameters(), strict=True))
+
+
+def test_each_view_goes_through_its_own_branch() -> None:
+    method, (x1, x2) = separate(backbone()), images()
+    z1, z2 = method.projector(method.backbone(x1)), method.second[1](method.second[0](x2))  # type: ignore[index]
+    expected = vicreg_loss(z1, z2, **PUBLISHED)
+    for name, term in method((x1, x2)).items():
+        torch.testing.assert_close(term, expected[name], rtol=1e-5, atol=1e-6)
+    torch.autograd.backward(list(method((x1, x2)).values()))
+    silent = [name for name, p in method.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not silent
+    shared = VICReg(backbone(), projector=(8, 4))
+    assert shared.second is None and "second" not in "".join(shared.state_dict())
+
+
+def test_the_second_branch_may_be_another_backbone_with_another_projector() -> None:
+    method = separate(backbone(), second_backbone="resnet18", second_projector=(6, 5, 4))
+    assert method.second is not None
+    assert type(method.second[0]).__name__ == "ResNet" and method.second[0].conv1.in_channels == 1
+    widths = [layer.weight.shape for layer in method.second[1] if isinstance(layer, nn.Linear)]
+    assert widths == [(6, 512), (5, 6), (4, 5)]
+    assert all(term.isfinite() for term in method(images(32)).values())
+
+
+def test_a_branch_needs_a_backbone_that_can_be_built_and_widths_that_can_be_compared() -> None:
+    with pytest.raises(SpecError, match=r"Recorder does not say how it was built"):
+        separate(Recorder())
+    with pytest.raises(UnknownNameError, match=r"Unknown second backbone 'convnte'.*'convnet'"):
+        separate(backbone(), second_backbone="convnte")
+    with pytest.raises(SpecError, match=r"second projector ends with width 5, the first with 4"):
+        separate(backbone(), second_projector=(8, 5))
+    with pytest.raises(SpecError, match=r"need branches='separate'"):
+        VICReg(backbone(), projector=(8, 4), second_backbone="convnet")
+    with pytest.raises(SpecError, match=r"'shared' or 'separate', got 'both'"):
+        VICReg(backbone(), projector=(8, 4), branches="both")
 
 
 def test_an_unknown_definition_is_refused() -> None:

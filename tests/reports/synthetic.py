@@ -193,7 +193,7 @@ def make_rows(plan: Plan) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _common(cell: PlannedCell) -> dict[str, Any]:
+def common_fields(cell: PlannedCell) -> dict[str, Any]:
     pretrain = cell.spec.pretrain
     provenance = {
         "jointbench": "0.1.0",
@@ -242,7 +242,7 @@ def _common(cell: PlannedCell) -> dict[str, Any]:
 
 
 def _pretraining_row(cell: PlannedCell) -> dict[str, Any]:
-    return _common(cell) | {
+    return common_fields(cell) | {
         "kind": "pretraining",
         "status": "ok",
         "identity": cell.pretraining.digest,
@@ -264,7 +264,7 @@ def _evaluation_rows(cell: PlannedCell) -> list[dict[str, Any]]:
     spec = cell.spec
     name = f"{spec.protocol}[{spec.variant}]" if spec.variant else spec.protocol
     stored = identity(f"old-{cell.address}") if cell.state == "stale" else cell.identity
-    base = _common(cell) | {
+    base = common_fields(cell) | {
         "kind": "evaluation",
         "identity": stored.digest,
         "cell": cell.address,

@@ -5,10 +5,11 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from reports.curves import training_figures
+from reports.breakdown import breakdown_figure, loss_breakdown
+from reports.curves import Figure, training_figures
 from reports.plots import draw, spread
 
-from .synthetic import identity, make_history, make_plan
+from .synthetic import METHODS, identity, make_history, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +21,24 @@ def encoders(method: str) -> dict[str, int]:
     return {identity(f"{method}-{seed}").digest: seed for seed in range(2)}
 
 
-def test_terms_keep_the_order_of_the_paper_with_the_total_first(history: pd.DataFrame) -> None:
-    loss, spread_figure = training_figures(history, encoders("vicreg"), method="vicreg")
-    assert [item.name for item in loss.series if item.seed == 0] == ["total", "invariance", "variance", "covariance"]
-    assert [item.name for item in spread_figure.series if item.seed == 0] == ["embeddings", "representations"]
-    assert {item.seed for item in loss.series} == {0, 1}
-    assert loss.series[0].epochs == tuple(range(1, 21))
+def loss_figure(history: pd.DataFrame) -> Figure:
+    item = loss_breakdown(history, encoders("vicreg"), name="vicreg", card=METHODS["vicreg"])
+    assert item is not None
+    return breakdown_figure(item, title="Loss terms")
+
+
+def test_each_seed_has_its_curves(history: pd.DataFrame) -> None:
+    (figure,) = training_figures(history, encoders("vicreg"), method="vicreg")
+    assert [item.name for item in figure.series if item.seed == 0] == ["embeddings", "representations"]
+    assert {item.seed for item in figure.series} == {0, 1}
+    assert figure.series[0].epochs == tuple(range(1, 21))
 
 
 def test_another_methods_training_is_left_out(history: pd.DataFrame) -> None:
-    loss, _ = training_figures(history, encoders("simclr"), method="simclr")
-    assert {item.name for item in loss.series} == {"total", "nt xent"}
+    (figure,) = training_figures(history, encoders("simclr") | encoders("byol"), method="simclr")
+    assert len(figure.series) == 8
+    (figure,) = training_figures(history, encoders("simclr"), method="simclr")
+    assert len(figure.series) == 4
 
 
 def test_a_method_without_history_has_no_figure(history: pd.DataFrame) -> None:
@@ -39,7 +47,7 @@ def test_a_method_without_history_has_no_figure(history: pd.DataFrame) -> None:
 
 
 def test_drawing_twice_gives_the_same_text_and_unique_ids(history: pd.DataFrame) -> None:
-    figures = training_figures(history, encoders("vicreg"), method="vicreg")
+    figures = [loss_figure(history), *training_figures(history, encoders("vicreg"), method="vicreg")]
     drawings = [draw(figure) for figure in figures]
     assert drawings == [draw(figure) for figure in figures]
     ids = [node.get("id") for text in drawings for node in ElementTree.fromstring(text).iter() if node.get("id")]
@@ -47,7 +55,7 @@ def test_drawing_twice_gives_the_same_text_and_unique_ids(history: pd.DataFrame)
 
 
 def test_text_stays_text_and_references_resolve(history: pd.DataFrame) -> None:
-    figure = training_figures(history, encoders("vicreg"), method="vicreg")[0]
+    figure = loss_figure(history)
     root = ElementTree.fromstring(draw(figure))
     words = {"".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {"epoch", "total", "invariance", "variance", "covariance"} <= words

@@ -19,6 +19,7 @@ from reports.site import build_site
 from .synthetic import METHODS, ODD_TITLE, PROTOCOLS, TITLES, make_history, make_plan, make_rows, published_values
 
 VOID = frozenset(("meta", "br", "input", "link", "hr", "img"))
+WORDS = ("methods.html", "errata.html")
 ODD_METHODS = METHODS | {"simclr": replace(METHODS["simclr"], title=ODD_TITLE)}
 
 
@@ -99,7 +100,7 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def test_every_page_is_there(pages: dict[str, str]) -> None:
     methods = {f"methods/{key}.html" for key in METHODS}
-    assert set(pages) == {"index.html", "table1.html", "about.html"} | methods
+    assert set(pages) == {"index.html", "table1.html", "breakdown.html", "about.html", *WORDS} | methods
 
 
 def test_equal_inputs_give_equal_bytes(site: Path, tmp_path: Path) -> None:
@@ -276,18 +277,45 @@ def test_each_table_is_offered_in_five_formats(site: Path, pages: dict[str, str]
 def test_a_method_page_shows_card_curves_and_results(pages: dict[str, str]) -> None:
     text = pages["methods/vicreg.html"]
     assert "l = λ s(Z, Z&#39;) + μ [v(Z) + v(Z&#39;)]" in text
-    assert text.count("<svg ") == 2 and "covariance from 1.33 to 0.221" in text
+    assert text.count('<svg class="architecture"') == 1
+    assert text.count("<svg ") == 3 and "covariance from 1.33 to 0.221" in text
     assert "the covariance term decorrelates the dimensions" in text
     assert "AdamW in place of LARS" in pages["methods/simclr.html"]
-    assert "<svg " not in pages["methods/random_init.html"]
+    assert pages["methods/random_init.html"].count("<svg ") == 1
 
 
 def test_figures_take_their_colors_from_the_page(pages: dict[str, str]) -> None:
-    drawings = re.findall(r"<svg .*?</svg>", pages["methods/vicreg.html"], flags=re.DOTALL)
+    drawings = re.findall(r"<svg (?!class=.architecture).*?</svg>", pages["methods/vicreg.html"], flags=re.DOTALL)
     for drawing in drawings:
         assert not re.search(r"#[0-9a-f]{6}\b|<style|<metadata|font-family", drawing)
-        assert 'class="s0-stroke"' in drawing and "<text" in drawing
+        assert re.search(r'class="(s0-fill )?s0-stroke"', drawing) and "<text" in drawing
         assert 'role="img"' in drawing and 'aria-label="' in drawing
+
+
+def test_the_methods_page_shows_every_figure_and_the_comparison_with_its_downloads(
+    site: Path, pages: dict[str, str]
+) -> None:
+    text = pages["methods.html"]
+    assert text.count('<svg class="architecture"') == len(METHODS)
+    for key in METHODS:
+        assert f'<a href="methods/{key}.html">' in text
+    for suffix in ("csv", "md", "tex", "json", "bib"):
+        assert f'href="downloads/comparison.{suffix}"' in text
+    assert "what prevents dimensional collapse" in (site / "downloads/comparison.csv").read_text(encoding="utf-8")
+
+
+def test_the_errata_page_lists_every_item_with_its_severity_its_test_and_the_methods_at_hand(
+    site: Path, pages: dict[str, str]
+) -> None:
+    text = pages["errata.html"]
+    rows = re.findall(r'<tr id="item-(\d+)">.*?</tr>', text, flags=re.DOTALL)
+    assert rows == [str(number) for number in range(1, 37)]
+    plain = text.replace("\u200b", "")
+    assert "methods/test_vicreg.py::test_only_the_variance_term_punishes_a_constant_embedding" in plain
+    eleventh = plain.split('id="item-11"')[1].split("</tr>")[0]
+    assert '<a href="methods/vicreg.html">VICReg</a>.' in eleventh and "error" in eleventh
+    assert "barlow" not in eleventh.replace("Barlow", "")  # a method without a page here has no link
+    assert (site / "downloads/errata.csv").read_text(encoding="utf-8").count("\n") == 37
 
 
 def test_several_seeds_show_their_mean_and_each_run(tmp_path: Path) -> None:

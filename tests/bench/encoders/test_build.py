@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from bench.encoders.build import build_backbone, load_weights, make_encoder, weights_to_bytes
+from bench.encoders.build import another_backbone, build_backbone, load_weights, make_encoder, weights_to_bytes
 from bench.encoders.convnet import convnet
-from bench.errors import CorruptPartError, RegistrationError, StoreError, UnknownNameError
+from bench.errors import CorruptPartError, RegistrationError, SpecError, StoreError, UnknownNameError
 from bench.registry import Entry, discover
 
 
@@ -74,6 +75,48 @@ def test_a_backbone_without_feature_dim_is_refused_with_its_place(tmp_path: Path
         RegistrationError, match=r"flat\.py:\d+: backbone 'flat' must return a torch module with .+ Flatten"
     ):
         build_backbone(found, {}, channels=1, seed=0)
+
+
+def test_another_backbone_has_the_same_architecture_and_draws_its_weights_from_the_global_generator(
+    entry: Entry,
+) -> None:
+    first = build_backbone(entry, {"width": 6}, channels=2, seed=5)
+    torch.manual_seed(1)
+    second = another_backbone(copy.deepcopy(first))
+    assert [p.shape for p in second.parameters()] == [p.shape for p in first.parameters()]
+    assert not same(first, second)
+    torch.manual_seed(1)
+    assert same(second, another_backbone(first))
+
+
+def test_another_architecture_takes_the_parameters_and_channels_that_it_knows() -> None:
+    backbones = discover().backbones
+    first = build_backbone(backbones["resnet34"], {"stem": "cifar"}, channels=1, seed=0)
+    other = another_backbone(first, "resnet18")
+    assert other.conv1.weight.shape == (64, 1, 3, 3)  # type: ignore[union-attr]
+    assert another_backbone(first, "convnet").feature_dim == 128
+    with pytest.raises(UnknownNameError, match=r"second backbone 'resnet81'\. Did you mean 'resnet18'.*plug-in file"):
+        another_backbone(first, "resnet81")
+    with pytest.raises(SpecError, match=r"ConvNet does not say how it was built.*Use a registered backbone"):
+        another_backbone(convnet(1, width=4))
+
+
+def test_a_second_backbone_may_come_from_the_plug_in_file_of_the_first(tmp_path: Path) -> None:
+    plugin = tmp_path / "narrow.py"
+    body = (
+        '@register_backbone("{0}", card=BackboneCard(title="{0}", summary="narrow"))\n'
+        "def {0}(channels: int, *, width: int = 2) -> nn.Module:\n"
+        "    network = nn.Sequential(nn.Flatten(), nn.LazyLinear(width * {1}))\n"
+        "    network.feature_dim = width * {1}\n"
+        "    return network\n"
+    )
+    imports = (
+        "from torch import nn\nfrom bench.card import BackboneCard\nfrom bench.registry import register_backbone\n"
+    )
+    plugin.write_text(imports + body.format("one", 1) + body.format("two", 2))
+    first = build_backbone(discover([plugin]).backbones["one"], {"width": 3}, channels=1, seed=0)
+    assert another_backbone(first, "two").feature_dim == 6
+    assert another_backbone(first, "convnet").feature_dim == 12  # its width is 3, as of the first
 
 
 def test_an_encoder_carries_the_input_contract() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -87,3 +89,22 @@ def test_training_and_evaluation_normalize_bit_for_bit_alike() -> None:
     batches.start_epoch(0)
     (view,), _ = batches.load(0, 0)
     assert torch.equal(view, encoder_of(nn.Identity()).normalize(IMAGES[batches.order]))
+
+
+def test_embeddings_are_what_the_projector_makes_of_the_features_in_evaluation_mode() -> None:
+    encoder = trained_encoder()
+    projector = nn.Sequential(nn.Linear(encoder.feature_dim, 5), nn.BatchNorm1d(5)).double().train()
+    whole = dataclasses.replace(encoder, projector=projector)
+    features = whole.features(IMAGES)
+    embeddings = whole.embeddings(features, batch_size=10)
+    assert embeddings is not None and embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings, projector.eval()(features.double()).float())
+    assert encoder.embeddings(features) is None
+
+
+def test_the_networks_that_are_kept_have_names_of_their_own() -> None:
+    encoder = trained_encoder()
+    assert {name.split(".")[0] for name in encoder.networks.state_dict()} == {"backbone"}
+    whole = dataclasses.replace(encoder, projector=nn.Linear(encoder.feature_dim, 5))
+    assert {name.split(".")[0] for name in whole.networks.state_dict()} == {"backbone", "projector"}
+    assert whole.clone().projector is not whole.projector

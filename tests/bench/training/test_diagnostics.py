@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bench.training.diagnostics import Spread, measured_spread
+from bench.statistics.collapse import Ranks, pair_distances, uniformity
+from bench.training.diagnostics import Spread, diagnostic_terms, measured_spread
 
-from .toys import Contrast, make
+from .toys import Contrast, Momentum, make
 
 
 def test_even_directions_spread_by_one_and_equal_ones_by_zero() -> None:
@@ -50,3 +51,86 @@ def test_a_method_without_projector_has_no_embedding_spread() -> None:
     with measured_spread(method, found):
         method.backbone(torch.randn(4, 2))
     assert set(found) == {"representation_std"}
+
+
+# --- what an epoch keeps of it ---
+
+
+class Joined(Contrast):
+    """All views in one batch, in an order of its own."""
+
+    order = (0, 1)
+
+    def forward(self, views: list[Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        z = self.projector(self.backbone(torch.cat([views[i] for i in self.order])))
+        return {"loss": z.square().mean()}
+
+
+class Swapped(Joined):
+    order = (1, 0)
+
+
+class Augmented(Joined):
+    """The backbone sees pixels that are none of the views."""
+
+    def forward(self, views: list[Tensor]) -> dict[str, Tensor]:  # type: ignore[override]
+        return super().forward([1 - view for view in views])
+
+
+def terms_of(kind: type, *, views: int = 2) -> tuple[dict[str, float], list[Tensor], nn.Module]:
+    method = make(kind).eval()
+    images = [torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(views)]
+    found: dict[str, Spread] = {}
+    with measured_spread(method, found):
+        method(images)
+    return diagnostic_terms(found), images, method
+
+
+@pytest.mark.parametrize("kind", [Contrast, Joined, Swapped])
+def test_an_epoch_keeps_the_measures_of_both_views_however_the_method_passes_them(kind: type) -> None:
+    terms, views, method = terms_of(kind)
+    h1, h2 = (method.backbone(view) for view in views)
+    ranks = Ranks.of(torch.cat([h1, h2]))
+    assert terms["representation_alignment"] == pytest.approx(float(pair_distances(h1, h2).mean()), rel=1e-5)
+    assert terms["representation_uniformity"] == pytest.approx((uniformity(h1) + uniformity(h2)) / 2, rel=1e-5)
+    assert terms["representation_rankme"] == pytest.approx(ranks.rankme, rel=1e-4)
+    assert terms["representation_rankme_centered"] == pytest.approx(ranks.rankme_centered, rel=1e-4)
+    assert terms["representation_participation_ratio"] == pytest.approx(ranks.participation_ratio, rel=1e-4)
+    assert terms["representation_samples"] == 12 and terms["representation_images"] == 6
+    assert terms["embedding_dimensions"] == 8
+    z1, z2 = method.projector(h1), method.projector(h2)
+    assert terms["embedding_alignment"] == pytest.approx(float(pair_distances(z1, z2).mean()), rel=1e-4)
+    assert terms["embedding_scale"] == pytest.approx(Spread.of(torch.cat([z1, z2])).scale, rel=1e-5)
+
+
+def test_a_method_whose_backbone_sees_one_view_has_no_alignment() -> None:
+    terms, views, method = terms_of(Momentum)
+    assert "embedding_alignment" not in terms and terms["embedding_samples"] == 6
+    h = method.backbone(views[0])
+    assert terms["representation_uniformity"] == pytest.approx(uniformity(h), rel=1e-5)
+
+
+def test_views_that_cannot_be_told_give_ranks_only() -> None:
+    terms, _, _ = terms_of(Augmented)
+    assert terms["embedding_samples"] == 12 and terms["embedding_rankme"] > 1
+    assert not {name for name in terms if name.endswith(("alignment", "uniformity", "images"))}
+
+
+def test_of_more_than_two_views_the_first_two_are_compared() -> None:
+    class Three(Joined):
+        order = (2, 0, 1)
+
+    terms, views, method = terms_of(Three, views=3)
+    h1, h2 = (method.backbone(view) for view in views[:2])
+    assert terms["representation_alignment"] == pytest.approx(float(pair_distances(h1, h2).mean()), rel=1e-5)
+    assert terms["representation_samples"] == 18
+
+
+def test_vectors_that_are_not_finite_have_no_measures() -> None:
+    spread = Spread.of(torch.full((4, 2), torch.inf))
+    assert set(diagnostic_terms({"embedding_std": spread})) == {"embedding_std", "embedding_scale"}
+
+
+def test_the_numbers_of_an_earlier_look_need_no_vectors() -> None:
+    found = {"embedding_std": Spread(std=0.5, scale=2.0)}
+    assert diagnostic_terms(found) == {"embedding_std": 0.5, "embedding_scale": 2.0}

@@ -28,6 +28,11 @@ def test_the_output_can_be_normalized(norm: str) -> None:
     torch.testing.assert_close(out.mean(dim=0), torch.zeros(3), atol=1e-6, rtol=0)
 
 
+def test_hidden_layers_can_do_without_a_norm() -> None:
+    head = mlp((4, 8, 3), hidden_bias=True, hidden_norm=False)
+    assert [type(layer) for layer in head] == [nn.Linear, nn.ReLU, nn.Linear]
+
+
 def test_two_sizes_make_one_linear_layer() -> None:
     assert [type(layer) for layer in mlp((4, 3))] == [nn.Linear]
 

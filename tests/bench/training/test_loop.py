@@ -104,7 +104,7 @@ def test_the_callers_random_states_stay() -> None:
 def test_each_epoch_has_another_order_and_each_view_its_own_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[Tensor, ViewSpec, Tensor]] = []
 
-    def make_view(images: Tensor, view: ViewSpec, generator: torch.Generator) -> Tensor:
+    def make_view(images: Tensor, view: ViewSpec, generator: torch.Generator, **part: Any) -> Tensor:
         seen.append((images.clone(), view, torch.rand(2, generator=generator)))
         return images
 
@@ -123,7 +123,7 @@ def test_each_epoch_has_another_order_and_each_view_its_own_draws(monkeypatch: p
 
 
 def test_views_arrive_normalized(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.training.batches.make_view", lambda images, view, generator: images)
+    monkeypatch.setattr("bench.training.batches.make_view", lambda images, view, generator, **part: images)
     method = make(Contrast)
     seen: list[Tensor] = []
     method.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
@@ -145,7 +145,7 @@ def test_labels_reach_only_methods_that_declare_it() -> None:
 
 
 def test_labels_belong_to_the_images_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.training.batches.make_view", lambda images, view, generator: images)
+    monkeypatch.setattr("bench.training.batches.make_view", lambda images, view, generator, **part: images)
     images, labels = toy_images(), toy_labels()
     images[:, 0, 0, 0] = labels
     method = make(Classifier)
@@ -233,6 +233,20 @@ def test_double_precision_trains() -> None:
 # --- what it tells ---
 
 
+MEASURED = (
+    "std",
+    "scale",
+    "rankme",
+    "rankme_centered",
+    "participation_ratio",
+    "samples",
+    "dimensions",
+    "uniformity",
+    "images",
+    "alignment",
+)
+
+
 def test_the_history_holds_terms_diagnostics_and_schedule_of_every_epoch() -> None:
     steps: list[dict[str, float]] = []
 
@@ -247,8 +261,7 @@ def test_the_history_holds_terms_diagnostics_and_schedule_of_every_epoch() -> No
         ("term", "agreement"),
         ("term", "contrast"),
         ("term", "total"),
-        ("diagnostic", "representation_std"),
-        ("diagnostic", "embedding_std"),
+        *(("diagnostic", f"{what}_{quantity}") for what in ("representation", "embedding") for quantity in MEASURED),
         ("schedule", "lr"),
     ]
     assert [(row.epoch, row.kind, row.term) for row in result.history] == [(e, *k) for e in (1, 2, 3) for k in kinds]
@@ -259,6 +272,9 @@ def test_the_history_holds_terms_diagnostics_and_schedule_of_every_epoch() -> No
             assert value[epoch, term] == pytest.approx(np.mean([s[term] for s in three]), rel=1e-6)
         assert value[epoch, "total"] == pytest.approx(value[epoch, "agreement"] + value[epoch, "contrast"])
         assert 0.02 < value[epoch, "embedding_std"] < 1.5
+        assert value[epoch, "embedding_samples"] == 32 and value[epoch, "embedding_images"] == 16
+        assert value[epoch, "embedding_dimensions"] == 8 >= value[epoch, "embedding_rankme"] > 1
+        assert -4 < value[epoch, "embedding_uniformity"] < 0 < value[epoch, "embedding_alignment"] < 4
 
 
 def test_progress_is_told_after_every_epoch() -> None:
@@ -270,7 +286,7 @@ def test_progress_is_told_after_every_epoch() -> None:
 
 
 def test_time_is_split_into_data_and_compute(monkeypatch: pytest.MonkeyPatch) -> None:
-    def slow_view(images: Tensor, view: ViewSpec, generator: torch.Generator) -> Tensor:
+    def slow_view(images: Tensor, view: ViewSpec, generator: torch.Generator, **part: Any) -> Tensor:
         time.sleep(0.02)
         return images
 
@@ -427,6 +443,17 @@ def test_collapse_ends_the_training_early_and_shows_the_evidence() -> None:
     with pytest.raises(CollapseError, match=message):
         train(method, toy_spec(epochs=200, lr=2e-2, weight_decay=0.0))
     assert method.steps < 3 * 200
+
+
+def test_a_collapse_may_be_recorded_instead_and_the_training_goes_on() -> None:
+    method = make(Collapsing)
+    result = train(method, toy_spec(epochs=60, lr=2e-2, weight_decay=0.0, on_collapse="record"))
+    assert method.steps == 3 * 60
+    assert "collapsed at epoch 60 of 60" in result.collapse and "nothing at all" in result.collapse
+
+
+def test_a_training_that_stays_healthy_records_no_collapse() -> None:
+    assert train(make(Contrast), toy_spec(epochs=3, on_collapse="record")).collapse == ""
 
 
 def test_a_collapse_survives_an_interruption(tmp_path: Path) -> None:
