@@ -52,6 +52,7 @@ METHOD_KEYS = {
     "BYOL": "byol",
     "CMC": "cmc",
     "CPC v2": "cpc_v2",
+    "FNC": "simclr_fnc",
     "InfoMin": "infomin",
     "MoCo v1": "moco_v1",
     "MoCo v2": "moco_v2",

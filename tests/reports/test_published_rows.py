@@ -27,10 +27,10 @@ def rows() -> dict[str, PublishedRow]:
     return {row.title: row for row in published_rows(published_values())}
 
 
-def test_the_rows_are_those_of_the_base_table(rows: dict[str, PublishedRow]) -> None:
+def test_the_rows_are_those_of_the_base_table_and_two_that_it_lacks(rows: dict[str, PublishedRow]) -> None:
     assert list(rows) == [
         "Supervised", "MoCo v1", "PIRL", "CPC v2", "CMC", "SimCLR", "MoCo v2", "SimSiam", "SwAV (without multi-crop)",
-        "InfoMin Aug", "OBoW", "BYOL", "SwAV (multi-crop)", "Barlow Twins", "VICReg",
+        "InfoMin Aug", "OBoW", "BYOL", "SwAV (multi-crop)", "Barlow Twins", "VICReg", "W-MSE 4 (4 positives)", "FNC",
     ]  # fmt: skip
 
 
@@ -46,6 +46,17 @@ def test_values_are_the_printed_ones(rows: dict[str, PublishedRow]) -> None:
     }
     assert rows["VICReg"].epochs == 1000
     assert rows["PIRL"].epochs is None
+
+
+def test_methods_that_the_base_table_lacks_stand_with_their_comparable_values(rows: dict[str, PublishedRow]) -> None:
+    fnc, wmse = rows["FNC"], rows["W-MSE 4 (4 positives)"]
+    assert (fnc.method, wmse.method) == ("simclr_fnc", "wmse")
+    assert {place: record["value"] for place, record in fnc.values.items()} == {
+        ("linear_probe", 1.0, "top1"): 74.4,
+        ("linear_probe", 1.0, "top5"): 91.8,
+    }
+    assert {place: record["value"] for place, record in wmse.values.items()} == {LINEAR: 72.6}
+    assert wmse.values[LINEAR]["confidence"] == "secondary" and wmse.epochs == 400
 
 
 def test_a_quoted_value_is_cited_from_the_methods_own_paper_when_it_prints_the_same(
