@@ -1,9 +1,9 @@
 """The published half of Table 1: which printed values stand in it, and from which source.
 
 The rows are those of Bardes et al. 2022, Table 1, the one table that prints all six columns for ImageNet-1k with
-ResNet-50, and two methods that it lacks, from their own sources. A value that they quote is traced to the method's own paper or repository: where that source prints the same
-value for the same epochs, it is cited instead, and the value counts as original. A quoted value that could not be
-traced keeps its mark. No value is replaced, converted or averaged.
+ResNet-50, and two methods that it lacks, from their own sources. A value that they quote is traced to the method's own
+paper or repository: where that source prints the same value for the same epochs, it is cited instead, and the value
+counts as original. A quoted value that could not be traced keeps its mark. No value is replaced, converted or averaged.
 """
 
 from __future__ import annotations

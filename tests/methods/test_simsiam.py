@@ -122,6 +122,14 @@ def test_heads_are_those_of_the_authors() -> None:
     assert [type(module) for module in method.predictor] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
 
 
+@pytest.mark.parametrize(("output_norm", "affine"), [("plain", False), ("affine", True), ("none", None)])
+def test_the_outputs_batch_norm_is_a_choice(output_norm: str, affine: bool | None) -> None:
+    output = tiny(output_norm=output_norm).projector[-1]
+    assert (output.affine if isinstance(output, nn.BatchNorm1d) else None) is affine
+    with pytest.raises(SpecError, match="output_norm must be 'plain', 'affine' or 'none', got 'batch'"):
+        tiny(output_norm="batch")
+
+
 def rates(method: SimSiam, *, factor: float) -> dict[str, set[float]]:
     """Learning rates of the predictor's parameters and of all others, at a point of the schedule."""
     optimizer = build_optimizer(method.parameter_groups(), toy_spec(optimizer="sgd", lr=0.5).training)  # type: ignore[arg-type]
