@@ -9,8 +9,9 @@
     ├── StoreError                  the result store cannot be read or written
     │   └── CorruptPartError        one part fails its checksum or its schema (quarantined)
     └── JobError                    one job failed: it becomes a row, the other cells go on
-        ├── DivergenceError         a loss or a parameter became NaN or infinite
-        ├── CollapseError           all embeddings became the same vector
+        ├── TrainingError           a training was ended; it carries its history
+        │   ├── DivergenceError     a loss or a parameter became NaN or infinite
+        │   └── CollapseError       all embeddings became the same vector
         └── DependencyError         the job it depends on has failed
 
 A message says what happened, where, and what to do next.
@@ -19,8 +20,8 @@ A message says what happened, where, and what to do next.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -69,11 +70,17 @@ class JobError(JointbenchError):
     """One job failed; it becomes a row and the other cells go on."""
 
 
-class DivergenceError(JobError):
+class TrainingError(JobError):
+    """A training was ended; ``history`` holds its rows up to there (:class:`bench.training.history.HistoryRow`)."""
+
+    history: Sequence[Any] = ()
+
+
+class DivergenceError(TrainingError):
     """A loss or a parameter became NaN or infinite."""
 
 
-class CollapseError(JobError):
+class CollapseError(TrainingError):
     """All embeddings became the same vector."""
 
 

@@ -69,9 +69,8 @@ def pretraining_identity(spec: PretrainSpec, catalog: Catalog, *, fingerprint: s
 
 
 def _further_backbones(spec: PretrainSpec, catalog: Catalog) -> list[str]:
-    """Registered backbones that the method's parameters name, such as ``second_backbone``."""
-    named = [value for name, value in spec.method_params.items() if name.endswith("backbone")]
-    return sorted({key for key in named if isinstance(key, str) and key in catalog.backbones})
+    """Registered backbones that the method's parameters name, such as ``second_backbone: resnet18``."""
+    return sorted({key for key in spec.method_params.values() if isinstance(key, str) and key in catalog.backbones})
 
 
 def evaluation_identity(spec: RunSpec, catalog: Catalog, encoder: Identity, *, fingerprint: str) -> Identity:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.data.sources import DataSource
-from bench.errors import DependencyError, JobError, StoreError
+from bench.errors import DependencyError, JobError, StoreError, TrainingError
 from bench.identity import Identity, evaluation_identity, manifest_changes, pretraining_identity
 from bench.metric import TRAINING_LOSS
 from bench.plan import PlannedCell, training_address_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bench.encoders.encoder import Encoder
     from bench.protocol import Outcome
     from bench.training.checkpoint import CheckpointFile
-    from bench.training.history import TrainingResult
+    from bench.training.history import HistoryRow, TrainingResult
     from bench.training.method import Method
 
 MOST_SHOWN = 4
@@ -213,7 +213,13 @@ def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
     started = time.perf_counter()
     model, encoder = untrained(bundle, shop.catalog, data)
     if bundle.spec.training is not None:
-        row |= _training_columns(bundle, shop, _train(bundle, shop, data, model, encoder))
+        try:
+            result = _train(bundle, shop, data, model, encoder)
+        except TrainingError as error:  # its curves are the evidence
+            _keep_history(bundle, shop, error.history)
+            raise
+        _keep_history(bundle, shop, result.history)
+        row |= _training_columns(result)
     weights = weights_to_bytes(encoder.networks)
     row |= {
         "status": "ok",
@@ -228,15 +234,19 @@ def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
     return weights
 
 
-def _training_columns(bundle: Bundle, shop: Workshop, result: TrainingResult) -> dict[str, Any]:
-    """Keep the history; returns what the row says of the training."""
+def _keep_history(bundle: Bundle, shop: Workshop, rows: Sequence[HistoryRow]) -> None:
     import pandas as pd
 
-    history = pd.DataFrame([vars(item) for item in result.history])
-    shop.store.write_history(
-        bundle.identity.digest,
-        history.assign(pretrain_identity=bundle.identity.digest, method=bundle.spec.method, seed=bundle.spec.seed),
-    )
+    if rows:
+        history = pd.DataFrame([vars(item) for item in rows])
+        identity = bundle.identity.digest
+        shop.store.write_history(
+            identity, history.assign(pretrain_identity=identity, method=bundle.spec.method, seed=bundle.spec.seed)
+        )
+
+
+def _training_columns(result: TrainingResult) -> dict[str, Any]:
+    """What the row says of the training."""
     return {
         "metric": TRAINING_LOSS.key,
         "value": result.final_loss,

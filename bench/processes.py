@@ -169,7 +169,7 @@ def _cause(error: RuntimeError, members: Sequence[_Member]) -> JobError | None:
 def _error(member: _Member, failure: _Failure, count: int) -> JobError:
     return JobError(
         f"Process {member.rank} of the {count} that train together (counted from 0) failed: {failure.kind}: "
-        f"{failure.text}. Run again, or with --devices 1."
+        f"{failure.text.rstrip('.')}. Run again, or with --devices 1."
     )
 
 

@@ -138,7 +138,8 @@ def _stamp(request: Request, plan: Plan) -> str:
     """Digest of everything that a report shows: results, states, cards and the report's own source."""
     cells = [[cell.address, cell.identity.digest, cell.state, cell.reason, cell.command] for cell in plan.cells]
     names = repr(_names(request.catalog))
-    return digest([request.results.digest(), cells, names, _source_digest()])
+    words = plan.content.canonical_json()  # pages print its title, its summary and what each setting is to show
+    return digest([request.results.digest(), cells, words, names, _source_digest()])
 
 
 def _source_digest() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -87,13 +88,18 @@ class TrainingSpec(Frozen):
     Attributes:
         epochs: passes over the training split.
         batch_size: images per step, over all processes.
-        optimizer: ``sgd``, ``adamw`` or ``lars``.
+        optimizer: ``sgd``, ``adam``, ``adamw`` or ``lars``.
         lr: base learning rate, before ``lr_scaling``.
         lr_scaling: ``linear`` multiplies by batch/256, ``sqrt`` by sqrt(batch/256), ``none`` leaves it.
-        momentum: of SGD and LARS; AdamW uses (0.9, 0.999).
-        weight_decay: coefficient of the L2 penalty (decoupled in AdamW).
+        momentum: of SGD and LARS; Adam and AdamW use (0.9, 0.999).
+        lars_eta: trust coefficient of LARS; the other optimizers have none.
+        weight_decay: coefficient of the L2 penalty (in the gradient, decoupled in AdamW).
         exclude_1d: biases and normalization parameters get no weight decay (LARS: nor adaptation).
         warmup_epochs: linear warm-up, may be a fraction of an epoch.
+        schedule: what follows the warm-up: ``cosine``, or ``steps``, which multiplies the learning rate by ``decay`` at
+            each of ``milestones``.
+        milestones: epochs, counted from 0, whose first step is the first with the smaller rate; ``steps`` only.
+        decay: factor at each milestone; the other schedule does not use it.
         final_lr_fraction: the cosine ends at this share of the peak.
         clip_grad_norm: largest gradient norm; 0 turns clipping off.
         precision: arithmetic of the forward and backward pass.
@@ -103,13 +109,17 @@ class TrainingSpec(Frozen):
 
     epochs: Annotated[int, Field(ge=1)] = 20
     batch_size: Annotated[int, Field(ge=2)] = 256
-    optimizer: Literal["sgd", "adamw", "lars"] = "adamw"
+    optimizer: Literal["sgd", "adam", "adamw", "lars"] = "adamw"
     lr: Positive = 1e-3
     lr_scaling: Literal["none", "linear", "sqrt"] = "none"
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    lars_eta: Positive = 1e-3
     weight_decay: NonNegative = 1e-4
     exclude_1d: bool = True
     warmup_epochs: NonNegative = 1.0
+    schedule: Literal["cosine", "steps"] = "cosine"
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    decay: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     final_lr_fraction: Probability = 0.0
     clip_grad_norm: NonNegative = 0.0
     precision: Literal["32-true", "16-mixed", "bf16-mixed", "64-true"] = "32-true"
@@ -119,6 +129,24 @@ class TrainingSpec(Frozen):
     def _warmup_fits(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be smaller than epochs ({self.epochs})")
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_belong_to_steps(self) -> Self:
+        if self.schedule == "cosine":
+            if self.milestones:
+                raise ValueError("milestones belong to schedule: steps. Set it, or leave them out")
+            return self
+        ends = (*self.milestones, self.epochs)
+        if not self.milestones or any(after <= before for before, after in pairwise(ends)):
+            raise ValueError(
+                f"schedule: steps needs milestones that ascend and are smaller than epochs ({self.epochs}), "
+                f"got {list(self.milestones)}"
+            )
+        if self.milestones[0] < self.warmup_epochs:
+            raise ValueError(f"milestone {self.milestones[0]} lies in the warm-up of {self.warmup_epochs:g} epochs")
+        if self.final_lr_fraction:
+            raise ValueError("final_lr_fraction belongs to schedule: cosine; steps end where decay leads")
         return self
 
     def own_batch_size(self, processes: int) -> int:

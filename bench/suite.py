@@ -15,6 +15,7 @@ protocols:
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -166,13 +167,16 @@ def expand(
 
 def _check_names(suite: Suite, catalog: Catalog, *, methods: Iterable[str], protocols: Iterable[str]) -> None:
     listed = () if suite.methods == "all" else suite.methods
-    names = {item.name for item in listed}
-    for key in (*methods, *suite.overrides, *(item.method for item in listed)):
-        if key not in names:
-            catalog.methods[key]
+    for key in (*suite.overrides, *(item.method for item in listed)):
+        catalog.methods[key]
+    known = {entry.key for entry in catalog.methods} | {item.name for item in listed}
+    for key in methods:
+        if key not in known:
+            raise UnknownNameError("method", key, known, hint="`jointbench list methods` shows all; --plugin adds one.")
     for item in suite.protocols:
         catalog.protocols[item.protocol]
-    _check_doubles("methods", [item.name for item in listed])
+    # Signs other than letters and digits do not tell names apart in the report's paths.
+    _check_doubles("methods", [" ".join(re.findall(r"\w+", item.name)) for item in listed])
     _check_doubles("protocols", [f"{item.name} on {(item.data or suite.data).label}" for item in suite.protocols])
     offered = {name for item in suite.protocols for name in (item.protocol, item.name)}
     for key in protocols:
@@ -219,7 +223,7 @@ def _training(base: TrainingSpec, changes: Mapping[str, Any], method: str) -> Tr
     try:
         return TrainingSpec.model_validate({**base.model_dump(), **changes})
     except ValidationError as error:
-        raise SpecError(f"overrides.{method}.training: {describe(error)}") from error
+        raise SpecError(f"the training settings of {method}: {describe(error)}") from error
 
 
 def _run_spec(item: Evaluation, catalog: Catalog, pretrain: PretrainSpec, *, data: DataSpec | None) -> RunSpec:

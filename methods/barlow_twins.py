@@ -11,6 +11,7 @@ z^A and z^B are the embeddings of the two views, centered over the batch; C is t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,13 +34,14 @@ def standardize(z: Tensor, *, eps: float) -> Tensor:
 
 @full_precision
 def cross_correlation_loss(
-    z1: Tensor, z2: Tensor, *, lambd: float, eps: float = 1e-5, reduction: str = "correct"
+    z1: Tensor, z2: Tensor, *, lambd: float, sim_coeff: float = 1.0, eps: float = 1e-5, reduction: str = "correct"
 ) -> dict[str, Tensor]:
     """The two terms of Eq. 1, for embeddings z1, z2 (N, D) of the two views.
 
     Args:
         z1, z2: this process's rows; C is that of the batch of all processes.
         lambd: λ.
+        sim_coeff: weight of the invariance term; 0 leaves redundancy reduction alone.
         eps: ε, added to the variance; 0 gives Eq. 2.
         reduction: ``correct``, or ``paper_exact`` for the authors' gradient in W processes: 1/W of the correct one.
     """
@@ -49,7 +51,7 @@ def cross_correlation_loss(
     on_diagonal = c.diagonal()  # (D,)
     off_diagonal = c - torch.diag(on_diagonal)  # (D, D)
     return {
-        "invariance": (1 - on_diagonal).square().sum(),
+        "invariance": sim_coeff * (1 - on_diagonal).square().sum(),
         "redundancy": lambd * off_diagonal.square().sum(),
     }
 
@@ -96,8 +98,11 @@ class BarlowTwins(Method):
         backbone: images (B, C, H, W) to representations (B, D).
         projector: widths of the projector's layers, all without bias.
         lambd: λ, the weight of the redundancy term.
+        sim_coeff: weight of the invariance term, 1 in the paper; 0 leaves redundancy reduction alone.
         eps: ε of the standardization.
         reduction: ``correct`` or ``paper_exact``, see :func:`cross_correlation_loss`. They agree in one process.
+        bias_lr_scale: learning rate of biases and batch norm parameters, as a share of that of the weights: 0.0048 of
+            0.2 in the paper (section 2.2) and in the authors' code, for LARS, which does not adapt these. 1: no share.
     """
 
     def __init__(
@@ -107,17 +112,31 @@ class BarlowTwins(Method):
         projector: tuple[int, ...] = (8192, 8192, 8192),
         # Deviates: λ is 0.0051 by default
         lambd: float = 0.0051,
+        sim_coeff: float = 1.0,
         eps: float = 1e-5,
         reduction: str = "correct",
+        bias_lr_scale: float = 0.024,
     ) -> None:
         super().__init__(backbone)
-        if lambd < 0 or eps < 0:
-            raise SpecError(f"barlow_twins: lambd and eps must be 0 or more, got {lambd} and {eps}.")
+        if min(lambd, sim_coeff, eps) < 0:
+            raise SpecError(
+                f"barlow_twins: lambd, sim_coeff and eps must be 0 or more, got {lambd}, {sim_coeff} and {eps}."
+            )
         if reduction not in ("correct", "paper_exact"):
             raise SpecError(f"barlow_twins: reduction must be 'correct' or 'paper_exact', got {reduction!r}.")
+        if bias_lr_scale <= 0:
+            raise SpecError(f"barlow_twins: bias_lr_scale must be above 0, got {bias_lr_scale}. The paper uses 0.024.")
         self.projector = mlp((backbone.feature_dim, *projector), last_bias=False)
-        self.lambd, self.eps, self.reduction = lambd, eps, reduction
+        self.settings = {"lambd": lambd, "sim_coeff": sim_coeff, "eps": eps, "reduction": reduction}
+        self.bias_lr_scale = bias_lr_scale
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:
         z1, z2 = (self.projector(self.backbone(x)) for x in views)  # (N, P), (N, P)
-        return cross_correlation_loss(z1, z2, lambd=self.lambd, eps=self.eps, reduction=self.reduction)
+        return cross_correlation_loss(z1, z2, **self.settings)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        (everything,) = super().parameter_groups()
+        weights = [p for p in everything["params"] if p.ndim > 1]
+        biases = [p for p in everything["params"] if p.ndim <= 1]
+        groups = [{"params": weights}, {"params": biases, "lr_scale": self.bias_lr_scale}]
+        return [group for group in groups if group["params"]]

@@ -3,7 +3,7 @@
 Grill, Strub, Altché, Tallec, Richemond et al., NeurIPS 2020, arXiv:2006.07733.
 
     L_θ,ξ = || q̄_θ(z_θ) - z̄'_ξ ||²  =  2 - 2 <q_θ(z_θ), z'_ξ> / ( ||q_θ(z_θ)|| ||z'_ξ|| )             (Eq. 2)
-    L     = L_θ,ξ + L̃_θ,ξ,   L̃ with the two views exchanged                                           (Eq. 3)
+    L     = L_θ,ξ + L̃_θ,ξ,   L̃ with the two views exchanged                                           (sec. 3.1)
     ξ    <- τ ξ + (1 - τ) θ  after every step,   τ = 1 - (1 - τ_base) (cos(πk/K) + 1) / 2              (Eq. 1, sec. 3.3)
 
 θ is the online network (backbone, projector, predictor q), ξ the target network (backbone, projector), which is the
@@ -29,7 +29,7 @@ from bench.training.precision import full_precision
 
 @full_precision
 def regression_loss(q1: Tensor, q2: Tensor, t1: Tensor, t2: Tensor, *, stop_gradient: bool = True) -> dict[str, Tensor]:
-    """Eq. 2 in both directions, averaged over the batch; their sum is Eq. 3.
+    """Eq. 2 in both directions, averaged over the batch; their sum is L.
 
     Args:
         q1, q2: the online network's predictions from views 1 and 2, (B, D) each.

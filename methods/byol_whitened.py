@@ -4,7 +4,7 @@ Grill et al., NeurIPS 2020, arXiv:2006.07733 (the architecture); Ermolov et al.,
 whitening, and the outlook on such combinations). Neither defines the method; this is its plainest form.
 
     w  = W_V (z_θ - μ_V),   w' = W_V' (z'_ξ - μ_V')                                        (2007.06346, section 3)
-    L  = 2 - 2 cos(q(w1), sg(w'2)) + 2 - 2 cos(q(w2), sg(w'1))                              (2006.07733, Eq. 2, 3)
+    L  = 2 - 2 cos(q(w1), sg(w'2)) + 2 - 2 cos(q(w2), sg(w'1))                              (2006.07733, Eq. 2)
     ξ <- τ ξ + (1 - τ) θ                                                                    (2006.07733, Eq. 1)
 
 Each network's embeddings of each view are whitened on their own, over random sub-batches of the same images. Whitening
@@ -18,9 +18,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from bench.card import Deviation, MethodCard, Term
-from bench.errors import SpecError
 from bench.registry import register_method
-from bench.training.whitening import whiten_views
+from bench.training.whitening import check_whitening, whiten_views
 from methods.byol import BYOL, regression_loss
 
 
@@ -30,7 +29,6 @@ from methods.byol import BYOL, regression_loss
         title="BYOL + whitening",
         family="asymmetric",
         paper="ermolov2021wmse",
-        year=2021,
         summary="BYOL whose embeddings are whitened over sub-batches before the predictor: the outlook of W-MSE.",
         loss="L = 2 - 2 cos(q(w1), sg(w'2)) + 2 - 2 cos(q(w2), sg(w'1)), w = W (z - μ) whitened",
         terms=(
@@ -83,10 +81,7 @@ class BYOLWhitened(BYOL):
         super().__init__(
             backbone, projector=projector, predictor=predictor, tau_base=tau_base, stop_gradient=stop_gradient
         )
-        if sub_batch < 2 or not 0 <= eps <= 1:
-            raise SpecError(
-                f"byol_whitened: sub_batch must be 2 or more and eps lie in [0, 1], got {sub_batch} and {eps}."
-            )
+        check_whitening("byol_whitened", width=projector[-1], sub_batch=sub_batch, eps=eps)
         self.sub_batch, self.eps = sub_batch, eps
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:

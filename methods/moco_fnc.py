@@ -68,7 +68,11 @@ def info_nce_fnc(
         summary="MoCo v2 that attracts, or leaves out, the queue's keys that look like the query's image.",
         loss="L = -(q·k₊ + Σ_{f in F} q·f) / ((1 + |F|) τ) + log [ exp(q·k₊/τ) + Σ_{k in queue} exp(q·k/τ) ]",
         terms=(
-            Term(name="attraction", acts="between the branches", role="draws the query to its key and false negatives"),
+            Term(
+                name="attraction",
+                acts="between the branches",
+                role="draws the query to its key, with attraction to more",
+            ),
             Term(name="repulsion", acts="against negatives", role="pushes the query away from the queue's keys"),
         ),
         complete_collapse="negatives: the queue's keys are pushed away; false negatives found too freely undo it",

@@ -68,6 +68,10 @@ def nt_xent(z1: Tensor, z2: Tensor, *, temperature: float, definition: str) -> d
         batch_dependence="large batches: the 2(N-1) negatives of an image are the other images of its batch",
         deviations=(
             Deviation(
+                what="the projector ends with a linear layer",
+                reason="that of the paper; in the authors' code a batch norm without shift follows it",
+            ),
+            Deviation(
                 what="the loss is the sum of both directions, not their mean, if definition='code'",
                 reason="the authors' code adds them; the default is Algorithm 1 of the paper",
             ),
@@ -84,7 +88,7 @@ class SimCLR(Method):
     Args:
         backbone: images (B, C, H, W) to representations (B, D).
         projector: widths of the projector's layers; the last is the embedding's.
-        temperature: τ; 0.1 is best on ImageNet, 0.5 on CIFAR-10 (appendix B.7, B.9).
+        temperature: τ; 0.1 is best on ImageNet (Table 5), 0.5 on CIFAR-10 (appendix B.9).
         definition: ``paper`` (mean of both directions) or ``code`` (their sum: twice the loss and the gradient).
     """
 
@@ -102,6 +106,7 @@ class SimCLR(Method):
         if definition not in ("paper", "code"):
             raise SpecError(f"simclr: definition must be 'paper' (mean) or 'code' (sum), got {definition!r}.")
         # Deviates: the projector's hidden layer has a batch norm
+        # Deviates: the projector ends with a linear layer
         self.projector = mlp((backbone.feature_dim, *projector))
         self.temperature = temperature
         self.definition = definition

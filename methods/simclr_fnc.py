@@ -73,7 +73,11 @@ def nt_xent_fnc(
         summary="SimCLR that attracts, or leaves out, the negatives that look like the anchor's image.",
         loss="L = 1/(2N) Σ_i [ -(sim_ij + Σ_{f in F_i} sim_if) / ((1 + |F_i|) τ) + log Σ_{k≠i} exp(sim_ik/τ) ]",
         terms=(
-            Term(name="attraction", acts="between the branches", role="draws views and false negatives together"),
+            Term(
+                name="attraction",
+                acts="between the branches",
+                role="draws views together, and with attraction false negatives",
+            ),
             Term(name="repulsion", acts="against negatives", role="pushes every other embedding of the batch away"),
         ),
         complete_collapse="negatives: the rest of the batch is pushed away; false negatives found too freely undo it",

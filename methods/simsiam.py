@@ -67,7 +67,7 @@ def negative_cosines(
         deviations=(
             Deviation(
                 what="the batch norm of the projector's output has no scale and shift",
-                reason="as in the authors' code; the paper says only that the output layer has a batch norm",
+                reason="as in the authors' code; in the paper's section 4.4 it makes 68.2 % of 68.1 %",
             ),
         ),
     ),

@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from bench.card import Deviation, MethodCard, Term
-from bench.errors import SpecError
 from bench.registry import register_method
-from bench.training.whitening import whiten_views
+from bench.training.whitening import check_whitening, whiten_views
 from methods.simsiam import SimSiam, negative_cosines
 
 
@@ -29,7 +28,6 @@ from methods.simsiam import SimSiam, negative_cosines
         title="SimSiam + whitening",
         family="asymmetric",
         paper="ermolov2021wmse",
-        year=2021,
         summary="SimSiam whose embeddings are whitened over sub-batches before the predictor: the outlook of W-MSE.",
         loss="L = -cos(h(w1), sg(w2)) / 2 - cos(h(w2), sg(w1)) / 2, w = W (z - μ) whitened",
         terms=(
@@ -86,10 +84,7 @@ class SimSiamWhitened(SimSiam):
             stop_gradient=stop_gradient,
             fix_predictor_lr=fix_predictor_lr,
         )
-        if sub_batch < 2 or not 0 <= eps <= 1:
-            raise SpecError(
-                f"simsiam_whitened: sub_batch must be 2 or more and eps lie in [0, 1], got {sub_batch} and {eps}."
-            )
+        check_whitening("simsiam_whitened", width=projector[-1], sub_batch=sub_batch, eps=eps)
         self.sub_batch, self.eps = sub_batch, eps
 
     def forward(self, views: Sequence[Tensor]) -> dict[str, Tensor]:

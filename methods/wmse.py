@@ -4,7 +4,7 @@ Ermolov, Siarohin, Sangineto and Sebe, ICML 2021, arXiv:2007.06346.
 
     L = 2 / (N d (d-1)) Σ dist(z_i, z_j)   over all pairs of the d positives of each of N images     (section 3)
     z = W_V (v - μ_V),   W_Vᵀ W_V = Σ_V⁻¹
-    dist(z_i, z_j) = || z_i/||z_i|| - z_j/||z_j|| ||²  =  2 - 2 cos(z_i, z_j)
+    dist(z_i, z_j) = || z_i/||z_i|| - z_j/||z_j|| ||²  =  2 - 2 cos(z_i, z_j)   (2 where a z is 0: a constant batch)
 
 v is an embedding; V is a sub-batch of one view's embeddings with mean μ_V and covariance Σ_V, and W_V the inverse of
 the Cholesky factor of Σ_V. One permutation of the images cuts all views into sub-batches (section 3.1, batch slicing);
@@ -18,16 +18,16 @@ from itertools import combinations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize as unit_length
+from torch.nn.functional import cosine_similarity
 
 from bench.card import Deviation, MethodCard, Term
 from bench.errors import SpecError
 from bench.registry import register_method
-from bench.training.distributed import gather
+from bench.training.distributed import draw_permutations, gather
 from bench.training.heads import mlp
 from bench.training.method import Method
 from bench.training.precision import full_precision
-from bench.training.whitening import draw_permutations, whiten_parts
+from bench.training.whitening import check_whitening, whiten_parts
 
 
 @full_precision
@@ -47,10 +47,10 @@ def whitened_mse(
     distances = []
     for permutation in permutations:
         z = whiten_parts(v, permutation, size=sub_batch, eps=eps)  # (V, W N, D)
-        if normalize:
-            z = unit_length(z, dim=-1)
-        # Deviates: without unit length the squared distance is not divided by the dimension
-        distances += [(a - b).square().sum(dim=1).mean() for a, b in combinations(z, 2)]
+        for a, b in combinations(z, 2):
+            # Deviates: without unit length the squared distance is not divided by the dimension
+            dist = 2 - 2 * cosine_similarity(a, b, dim=1) if normalize else (a - b).square().sum(dim=1)  # (W N,)
+            distances.append(dist.mean())
     return {"distance": torch.stack(distances).mean()}
 
 
@@ -66,7 +66,7 @@ def whitened_mse(
         terms=(
             Term(name="distance", acts="between the branches", role="draws the whitened views of an image together"),
         ),
-        complete_collapse="whitening: the covariance of what is compared is the identity, whatever the network does",
+        complete_collapse="whitening: what is compared has the identity as covariance; constant embeddings stay at 0",
         dimensional_collapse="the same whitening, as long as a sub-batch has more images than the embedding dimensions",
         normalization=("whitened", "unit length"),
         batch_dependence="sub-batches of at least twice as many images as the embedding has dimensions; no negatives",
@@ -88,8 +88,9 @@ class WMSE(Method):
         backbone: images (B, C, H, W) to representations (B, D).
         projector: widths of the projector's layers; the embedding has 64 dimensions on CIFAR, 128 on larger images.
         positives: d, views of each image: 2 or 4 in the paper.
-        sub_batch: images of a sub-batch: 128 for 64 dimensions, 256 for 128. A rest of the batch joins the sub-batches,
-            a smaller batch is one. No more images than dimensions cannot be white in all of them.
+        sub_batch: images of a sub-batch, more than the embedding has dimensions: 128 for 64, 256 for 128. A rest of
+            the batch joins the sub-batches, and a smaller batch is one; with no more images than dimensions it is white
+            in fewer, and the others get no gradient.
         iterations: permutations per step; the paper uses 4 for two positives on STL-10 and Tiny ImageNet, else 1.
         eps: shrinkage of the covariance towards the identity.
         normalize: compare directions, not whitened vectors themselves.
@@ -109,13 +110,11 @@ class WMSE(Method):
         super().__init__(backbone)
         for name, value, least in (
             ("positives", positives, 2),
-            ("sub_batch", sub_batch, 2),
             ("iterations", iterations, 1),
         ):
             if value < least:
                 raise SpecError(f"wmse: {name} must be {least} or more, got {value}.")
-        if not 0 <= eps <= 1:
-            raise SpecError(f"wmse: eps must lie in [0, 1], got {eps}. The authors use 0.")
+        check_whitening("wmse", width=projector[-1], sub_batch=sub_batch, eps=eps)
         self.projector = mlp((backbone.feature_dim, *projector), hidden_bias=True)
         self.iterations = iterations
         self.settings = {"sub_batch": sub_batch, "eps": eps, "normalize": normalize}

@@ -13,7 +13,7 @@ from bench.table import QUOTED, SECONDARY, Cell, Column, Row, Table
 from reports.measured import Measured
 from reports.places import method_path
 from reports.published_rows import short_name
-from reports.results import Result, metric_of, parsed, summarize
+from reports.results import Result, metric_of, parsed, summarize, written
 
 Outcome = Literal[
     "complete collapse",
@@ -314,20 +314,12 @@ def changed(case: Case, reference: Case) -> str:
     if full.training and here.training:
         pairs.append((full.training.model_dump(), here.training.model_dump()))
     parts = [
-        f"{key} {_plain(before.get(key))} → {_plain(after.get(key))}"
+        f"{key} {written(before.get(key))} → {written(after.get(key))}"
         for before, after in pairs
         for key in after
         if before.get(key) != after.get(key)
     ]
     return ", ".join(parts) or "nothing"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, (list, tuple)):
-        return "-".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _sizes(family: Family) -> tuple[str, ...]:
@@ -361,12 +353,18 @@ def _note(measured: Measured, family: Family, case: Case) -> str:
 
 def headline(found: Sequence[Family]) -> str:
     """How many published outcomes were reproduced, in a sentence."""
-    answers = [
-        collapse_agrees(case, measured_outcome(case, family.reference)) for family in found for case in family.cases
-    ]
-    printed = [answer for answer in answers if answer != "not published"]
+    cases = [(family, case) for family in found for case in family.cases]
+    changed = [(family, case) for family, case in cases if case is not family.reference and case.published]
+    answers: dict[bool, list[Answer]] = {True: [], False: []}
+    for family, case in changed:
+        assert case.published is not None
+        answer = collapse_agrees(case, measured_outcome(case, family.reference))
+        answers[case.published.outcome != "no collapse"].append(answer)
+    collapsed, sound = answers[True], answers[False]
+    unknown = sum(answer == "cannot be told" for answer in (*collapsed, *sound))
     return (
-        f"{len(answers)} settings of {len(found)} methods. On collapse, {printed.count('yes')} of {len(printed)} agree "
-        f"with what was published, {printed.count('in part')} in part, {printed.count('no')} do not, and "
-        f"{printed.count('cannot be told')} cannot be told."
+        f"{len(cases)} settings of {len(found)} methods. Of {len(collapsed)} settings that a source sees collapse, "
+        f"{collapsed.count('yes')} collapse here, {collapsed.count('in part')} in part and {collapsed.count('no')} "
+        f"not; of {len(sound)} changed settings that a source sees hold, {sound.count('yes')} hold."
+        + (f" {unknown} cannot be told." if unknown else "")
     )

@@ -10,7 +10,7 @@ from bench.metric import Metric
 from bench.table import Cell, Column, Row, Table
 from reports.measured import Measured, context_cells, method_citations, protocol_title
 from reports.places import AUDIT, DIAGNOSTICS, OWN_TABLES, method_path, slug
-from reports.results import Result, metric_of, parsed, row_key, summarize
+from reports.results import Result, metric_of, parsed, row_key, summarize, written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -207,6 +207,10 @@ def diagnostics_table(measured: Measured) -> Table | None:
     )
 
 
+DETECTION = ("batch_size", "support_views", "aggregation", "top_k", "threshold")
+"""Parameters of the audit that say what is detected among what."""
+
+
 def audit_table(measured: Measured, *, method: str | None = None) -> Table | None:
     """The audit of detected false negatives, beside chance; None when it is not part of the suite."""
     groups = groups_of(measured, AUDIT, method=method)
@@ -230,9 +234,18 @@ def audit_table(measured: Measured, *, method: str | None = None) -> Table | Non
             *(Column(title=metric.title, metric=metric) for metric in card.metrics),
         ),
         rows=tuple(rows),
-        notes=(chance,) if chance else (),
+        notes=tuple(filter(None, (*_audit_settings(groups), chance))),
         citations=method_citations(measured),
     )
+
+
+def _audit_settings(groups: Sequence[Sequence[Result]]) -> tuple[str, ...]:
+    """What was detected among what: one sentence for each setting of the protocol."""
+    found: dict[str, None] = {}
+    for params in (result.planned.spec.protocol_params for group in groups for result in group):
+        said = [f"{name.replace('_', ' ')} {written(params[name])}" for name in DETECTION if name in params]
+        found[f"Detection: {', '.join(said)}. A small top k bounds the recall." if said else ""] = None
+    return tuple(found)
 
 
 def method_tables(measured: Measured, method: str) -> tuple[Table, ...]:

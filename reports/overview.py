@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.table import STATES, Cell, Column, Row, Table
 from reports.measured import Measured, protocol_title
 from reports.panels import STATE_OF
 from reports.places import method_path
-from reports.results import Result, number, panel_id, parsed
+from reports.results import Result, number, panel_id, parsed, written
 
 if TYPE_CHECKING:
     from bench.spec import TrainingSpec, ViewSpec
@@ -142,11 +143,11 @@ def compute_seconds(measured: Measured) -> float:
 
 def recipe_table(measured: Measured) -> Table:
     """How each method was pre-trained."""
-    titles = ("optimizer", "learning rate", "weight decay", "batch size", "epochs", "warm-up", "views")
+    titles = ("optimizer", "learning rate", "weight decay", "batch size", "epochs", "warm-up", "views", "settings")
     seen: dict[str, Row] = {}
     for result in measured.results:
         pretrain = result.planned.spec.pretrain
-        words = _training_words(pretrain.training, pretrain.views)
+        words = (*_training_words(pretrain.training, pretrain.views), _settings_words(pretrain.method_params))
         seen.setdefault(
             pretrain.name,
             Row(
@@ -159,7 +160,8 @@ def recipe_table(measured: Measured) -> Table:
     return Table(
         key="recipes",
         title="Recipes",
-        caption="How each encoder was pre-trained. Learning rates are peak values; views list their random transforms.",
+        caption="How each encoder was pre-trained. Learning rates are peak values of a cosine, unless they fall in "
+        "steps; views list their random transforms, settings all parameters of the method.",
         columns=tuple(Column(title=title) for title in titles),
         rows=tuple(seen.values()),
     )
@@ -171,14 +173,30 @@ def _training_words(training: TrainingSpec | None, views: tuple[ViewSpec, ...]) 
     factor = {"none": 1.0, "linear": training.batch_size / 256, "sqrt": (training.batch_size / 256) ** 0.5}
     kinds = dict.fromkeys(_view_words(view) for view in views)
     return (
-        {"sgd": "SGD", "adamw": "AdamW", "lars": "LARS"}[training.optimizer],
-        f"{training.lr * factor[training.lr_scaling]:.4g}",
+        _optimizer_words(training),
+        f"{training.lr * factor[training.lr_scaling]:.4g}{_schedule_words(training)}",
         f"{training.weight_decay:.4g}",
         str(training.batch_size),
         str(training.epochs),
         f"{training.warmup_epochs:g}",
         f"{len(views)} × {'; '.join(kinds)}" if len(kinds) == 1 else "; ".join(kinds),
     )
+
+
+def _settings_words(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {written(value)}" for name, value in params.items())
+
+
+def _optimizer_words(training: TrainingSpec) -> str:
+    name = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "lars": "LARS"}[training.optimizer]
+    return f"{name}, η {training.lars_eta:g}" if training.optimizer == "lars" else name
+
+
+def _schedule_words(training: TrainingSpec) -> str:
+    """Nothing for the usual cosine."""
+    if training.schedule == "cosine":
+        return ""
+    return f", × {training.decay:g} at epoch {', '.join(map(str, training.milestones))}"
 
 
 def _view_words(view: ViewSpec) -> str:

@@ -109,6 +109,15 @@ def parsed(text: Any) -> dict[str, Any]:
     return content if isinstance(content, dict) else {"value": content}
 
 
+def written(value: Any) -> str:
+    """A parameter's value as tables write it: ``512-64`` for widths, ``on`` for true."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, (list, tuple)):
+        return "-".join(map(str, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
+
+
 def row_key(spec: RunSpec) -> tuple[str, ...]:
     """What a row of a measured table stands for: everything but protocol, metric and seed."""
     training = spec.pretrain.training

@@ -46,9 +46,9 @@ SUPERVISED_NOTE = (
 )
 PUBLISHED_NOTE = (
     "Published rows are those of Bardes et al. 2022, Table 1; a value that they quote is cited from the method's own "
-    "paper where that paper prints the same value for the same epochs. FNC and W-MSE, which that table lacks, come from "
-    "their own sources; FNC's semi-supervised values start from a layer of the projector, as no other row's do, and are "
-    "left out. Epochs, crops and numbers of views differ between rows."
+    "paper where that paper prints the same value for the same epochs. FNC and W-MSE, which that table lacks, come "
+    "from their own sources; FNC's semi-supervised values start from a layer of the projector, as no other row's do, "
+    "and are left out. Epochs, crops and numbers of views differ between rows."
 )
 LOWER_BOUND_NOTE = (
     "Papers print no spread: published values are compared by the Wilson interval of 50 000 validation images, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -41,13 +42,19 @@ class Spread:
         views = tuple(view.flatten(1).float() for view in views)
         return cls(std=direction_std(vectors), scale=scale, vectors=vectors, views=views)
 
+    @cached_property
+    def ranks(self) -> Ranks | None:
+        """Of the first view where it is known, so that every image counts once; None without finite vectors."""
+        vectors = self.views[0] if self.views else self.vectors
+        return Ranks.of(vectors) if vectors is not None and bool(vectors.isfinite().all()) else None
+
 
 @torch.no_grad()
 def diagnostic_terms(spreads: Mapping[str, Spread]) -> dict[str, float]:
     """What the history keeps of an epoch's last batch, by names such as ``embedding_std`` and ``embedding_rankme``.
 
-    Beside ``std`` and ``scale``: ``rankme``, ``rankme_centered``, ``participation_ratio`` of all vectors, with their
-    number ``samples`` and ``dimensions``. Where the views are known, ``uniformity`` within a view (mean over the first
+    Beside ``std`` and ``scale``: ``rankme``, ``rankme_centered``, ``participation_ratio`` of one view, with the number
+    of ``samples`` and of ``dimensions``. Where the views are known, ``uniformity`` within a view (mean over the first
     two) with the ``images`` behind it; where there are two, ``alignment`` between them. They are the measures of
     :mod:`bench.statistics.collapse`.
 
@@ -63,10 +70,9 @@ def diagnostic_terms(spreads: Mapping[str, Spread]) -> dict[str, float]:
 
 
 def _measures(spread: Spread) -> dict[str, float]:
-    vectors, views = spread.vectors, spread.views[:2]
-    if vectors is None or not bool(vectors.isfinite().all()):
+    ranks, views = spread.ranks, spread.views[:2]
+    if ranks is None:
         return {}
-    ranks = Ranks.of(vectors)
     found: dict[str, float] = {
         "rankme": ranks.rankme,
         "rankme_centered": ranks.rankme_centered,

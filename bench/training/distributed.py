@@ -88,6 +88,19 @@ def equal_everywhere(tensors: Iterable[Tensor]) -> bool:
     return bool((everywhere == everywhere[:1]).all())
 
 
+def draw_permutations(rows: Tensor, *, count: int) -> Tensor:
+    """Random orders of the batch of all processes, (count, W B), from torch's global generator on the CPU.
+
+    Every process draws and the first one's draw counts, so that all order the batch alike.
+
+    Args:
+        rows: (B, …), those of this process.
+        count: how many.
+    """
+    drawn = torch.stack([torch.randperm(process_count() * len(rows)) for _ in range(count)])  # (count, W B)
+    return gather(drawn.to(rows.device))[:count]
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, local: Tensor, from_all: bool) -> Tensor:  # noqa: FBT001 (autograd passes by position)

@@ -8,6 +8,8 @@ from typing import Literal
 
 from torch import nn
 
+from bench.errors import SpecError
+
 LastNorm = Literal["none", "affine", "plain"]
 
 
@@ -29,10 +31,14 @@ def mlp(
         last_norm: batch normalization of the output: ``none``, ``affine`` (scale and shift are trained) or ``plain``.
 
     Raises:
-        ValueError: fewer than two sizes, or an unknown ``last_norm``.
+        SpecError: fewer than two sizes: a head without a layer.
+        ValueError: an unknown ``last_norm``.
     """
     if len(sizes) < 2:
-        raise ValueError(f"mlp needs the input's and the output's width at least, got sizes={list(sizes)}")
+        raise SpecError(
+            f"A head needs the width of one layer at least; on a network of width {list(sizes)} there is none. "
+            "Give its parameter (projector, predictor) one or more widths."
+        )
     if last_norm not in ("none", "affine", "plain"):
         raise ValueError(f"last_norm must be 'none', 'affine' or 'plain', got {last_norm!r}")
     layers: list[nn.Module] = []

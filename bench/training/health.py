@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from bench.spec import TrainingSpec
 from bench.training.diagnostics import EMBEDDING, REPRESENTATION, Spread
 
 ONE_DIRECTION_STD = 0.05
+ONE_LINE_RANK = 1.5
 CONSTANT_STD = 1e-3
 NO_LENGTH_SCALE = 0.1
 NO_LENGTH_LOSS = 0.02
@@ -70,6 +73,18 @@ def _advice(training: TrainingSpec) -> str:
     return f"Lower training.lr (now {training.lr:g}){clipping}{arithmetic}{warmup}."
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the watch remembers of one batch; ``rank`` is the centered RankMe, NaN where it is not known."""
+
+    epoch: int
+    loss: float
+    std: float
+    scale: float
+    rank: float
+    representation_std: float
+
+
 class CollapseWatch:
     """Tells a training whose embeddings have become one vector.
 
@@ -78,9 +93,12 @@ class CollapseWatch:
 
     - *one direction*: their ``std`` (see :class:`bench.training.diagnostics.Spread`) is under 0.05, an average cosine
       of 0.9975 between two images, and under half of what it was before training; or it is under 0.001 anyway; or
+    - *one line*: the centered RankMe is under 1.5 and was above 3 before training: what a collapse leaves behind a
+      batch norm, which keeps the spread of every dimension; or
     - *no length*: their ``scale`` is under a tenth of what it was before training, and with it the loss under 2 % of
       its first value. (The scale alone does not tell: weight decay shrinks the embeddings of scale-free losses.)
 
+    Representations below a projector are collapsed when their ``std`` is under 0.001 and under a tenth of what it was.
     One look is not enough: it takes three epochs in a row after the first tenth of the training, or the last epoch.
 
     Args:
@@ -91,7 +109,7 @@ class CollapseWatch:
     def __init__(self, *, epochs: int, remedy: str) -> None:
         self.epochs = epochs
         self.remedy = remedy or "the method's card names nothing"
-        self.seen: list[tuple[int, float, float, float]] = []  # epoch, std, scale, loss; plain, for the checkpoint
+        self.looks: list[Look] = []
 
     def observe(self, spreads: Mapping[str, Spread], *, epoch: int, loss: float) -> str:
         """Look at the embeddings after ``epoch`` epochs; the first call, at 0, is the untrained network.
@@ -102,14 +120,23 @@ class CollapseWatch:
         found = spreads.get(EMBEDDING) or spreads.get(REPRESENTATION)
         if found is None:
             return ""
-        self.seen.append((epoch, found.std, found.scale, loss))
-        recent = self.seen[-COLLAPSED_EPOCHS:]
-        settled = len(recent) == COLLAPSED_EPOCHS and recent[0][0] > math.ceil(GRACE_SHARE * self.epochs)
+        self.looks.append(
+            Look(
+                epoch=epoch,
+                loss=loss,
+                std=found.std,
+                scale=found.scale,
+                rank=found.ranks.rankme_centered if found.ranks else math.nan,
+                representation_std=spreads.get(REPRESENTATION, found).std,
+            )
+        )
+        recent = self.looks[-COLLAPSED_EPOCHS:]
+        settled = len(recent) == COLLAPSED_EPOCHS and recent[0].epoch > math.ceil(GRACE_SHARE * self.epochs)
         if epoch == self.epochs:
             recent = recent[-1:]
         elif not settled:
             return ""
-        reasons = [self._reason(*look) for look in recent]
+        reasons = [_reason(look, self.looks[0]) for look in recent]
         if not all(reasons):
             return ""
         return (
@@ -117,17 +144,35 @@ class CollapseWatch:
             f"{self.remedy}. Check that part of the method, its stopped gradients and the learning rate."
         )
 
-    def _reason(self, epoch: int, std: float, scale: float, loss: float) -> str:
-        """Why the embeddings count as collapsed; empty when they do not."""
-        _, first_std, first_scale, first_loss = self.seen[0]
-        if std < max(CONSTANT_STD, min(ONE_DIRECTION_STD, first_std / 2)):
-            return (
-                f"the embeddings of all images point the same way (std of their directions {std:.2g}, before training "
-                f"{first_std:.2g}; even directions have 1)"
-            )
-        if scale < NO_LENGTH_SCALE * first_scale and abs(loss) < NO_LENGTH_LOSS * abs(first_loss):
-            return (
-                f"the embeddings shrank to one point (std {scale:.2g}, before training {first_scale:.2g}), and the "
-                f"loss with them (from {first_loss:.2g} to {loss:.2g})"
-            )
-        return ""
+    def state(self) -> list[dict[str, float]]:
+        """Everything seen, in plain values."""
+        return [asdict(look) for look in self.looks]
+
+    def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from what :meth:`state` returned."""
+        self.looks = [Look(**look) for look in state]
+
+
+def _reason(look: Look, first: Look) -> str:
+    """Why the embeddings count as collapsed; empty when they do not."""
+    if look.std < max(CONSTANT_STD, min(ONE_DIRECTION_STD, first.std / 2)):
+        return (
+            f"the embeddings of all images point the same way (std of their directions {look.std:.2g}, before training "
+            f"{first.std:.2g}; even directions have 1)"
+        )
+    if look.rank < ONE_LINE_RANK and first.rank > 2 * ONE_LINE_RANK:
+        return (
+            f"the embeddings of all images lie on one line (centered RankMe {look.rank:.2g}, before training "
+            f"{first.rank:.3g})"
+        )
+    if look.scale < NO_LENGTH_SCALE * first.scale and abs(look.loss) < NO_LENGTH_LOSS * abs(first.loss):
+        return (
+            f"the embeddings shrank to one point (std {look.scale:.2g}, before training {first.scale:.2g}), and the "
+            f"loss with them (from {first.loss:.2g} to {look.loss:.2g})"
+        )
+    if look.representation_std < min(CONSTANT_STD, first.representation_std / 10):
+        return (
+            f"the representations of all images point the same way (std of their directions "
+            f"{look.representation_std:.2g}, before training {first.representation_std:.2g})"
+        )
+    return ""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from bench.training.distributed import gather, own_rows
+from bench.training.distributed import draw_permutations, gather, own_rows
 from bench.training.norm import grouped_batch_norm
 
 
@@ -26,7 +26,7 @@ def encode_shuffled(encoder: nn.Module, images: Tensor, *, groups: int) -> Tenso
         (W B, P).
     """
     everyone = gather(images)  # (W B, C, …)
-    order = torch.randperm(len(everyone)).to(images.device)  # (W B,), the same in every process
+    (order,) = draw_permutations(images, count=1)  # (W B,), the same in every process
     with grouped_batch_norm(encoder, groups):
         shuffled = gather(encoder(own_rows(everyone[order])))  # (W B, P)
     return shuffled[order.argsort()]

@@ -21,7 +21,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.errors import CollapseError, JobError, SpecError
+from bench.errors import CollapseError, JobError, SpecError, TrainingError
 from bench.spec import PretrainSpec, TrainingSpec
 from bench.training.batches import Batches
 from bench.training.checkpoint import CheckpointFile
@@ -142,7 +142,7 @@ class _Training:
         self.check_processes()
         saved = time.perf_counter()
         while self.epoch < self.training.epochs:
-            record = self.run_epoch()
+            record = self.run_epoch_or_tell()
             due = checkpoint is not None and time.perf_counter() - saved >= checkpoint.every_seconds
             if checkpoint is not None and due and process_rank() == 0:
                 saved = self.save(checkpoint)
@@ -157,6 +157,14 @@ class _Training:
             steps=self.schedule.total_steps,
             collapse=self.collapse,
         )
+
+    def run_epoch_or_tell(self) -> EpochRecord:
+        """One epoch; an error that ends the training takes the history with it."""
+        try:
+            return self.run_epoch()
+        except TrainingError as error:
+            error.history = tuple(self.history)
+            raise
 
     def run_epoch(self) -> EpochRecord:
         """One pass over the data, then the checks: nothing unhealthy is ever saved."""
@@ -263,7 +271,8 @@ class _Training:
                 "history": [(row.epoch, row.kind, row.term, row.value) for row in self.history],
                 "seconds": self.seconds,
                 "names": self.names,
-                "watch": self.watch.seen,
+                "watch": self.watch.state(),
+                "collapse": self.collapse,
             }
         )
         ended = time.perf_counter()
@@ -276,7 +285,8 @@ class _Training:
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.history = [HistoryRow(epoch=e, kind=k, term=t, value=v) for e, k, t, v in state["history"]]
         self.seconds, self.names, self.epoch = state["seconds"], state["names"], state["epoch"]
-        self.watch.seen = state["watch"]
+        self.watch.restore(state["watch"])
+        self.collapse = state["collapse"]
         set_rng_state(state["rng"], self.device)
 
 

@@ -1,4 +1,4 @@
-"""Optimizers: SGD and AdamW from torch, LARS, and how a recipe becomes one of them."""
+"""Optimizers: SGD, Adam and AdamW from torch, LARS, and how a recipe becomes one of them."""
 
 from __future__ import annotations
 
@@ -127,13 +127,15 @@ def build_optimizer(groups: Sequence[Mapping[str, Any]], training: TrainingSpec)
             lr=peak,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
+            eta=training.lars_eta,
             exclude_1d=training.exclude_1d,
         )
     # Fused is 2 to 8 times faster than torch's default on a CPU. Under a gradient scaler it would unscale by itself,
     # which Fabric refuses to combine with clipping.
     fused = training.precision != "16-mixed"
-    if training.optimizer == "adamw":
-        return torch.optim.AdamW(prepared, lr=peak, weight_decay=training.weight_decay, fused=fused)
+    if training.optimizer in ("adam", "adamw"):
+        kind = torch.optim.Adam if training.optimizer == "adam" else torch.optim.AdamW
+        return kind(prepared, lr=peak, weight_decay=training.weight_decay, fused=fused)
     return torch.optim.SGD(
         prepared, lr=peak, momentum=training.momentum, weight_decay=training.weight_decay, fused=fused
     )

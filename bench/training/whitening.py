@@ -5,11 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.training.distributed import gather, own_rows, process_count
+from bench.errors import SpecError
+from bench.training.distributed import draw_permutations, gather, own_rows
 
 RANK_TOLERANCE = 1e-10
 """A dimension of which those before it leave less than this share of the variance adds nothing to the rank: what is
 left, 1e-5 of its standard deviation, is rounding in float32. Scaled up to 1 it would multiply gradients by millions."""
+
+ROUNDING = 8
+"""A dimension is constant when its standard deviation is within as many roundings of its mean, in the input's type."""
 
 
 def whiten(z: Tensor, *, eps: float = 0.0) -> Tensor:
@@ -29,7 +33,11 @@ def whiten(z: Tensor, *, eps: float = 0.0) -> Tensor:
     """
     n, d = z.shape[-2:]
     with torch.autocast(z.device.type, enabled=False):
-        centered = z.double() - z.double().mean(dim=-2, keepdim=True)  # (…, n, d)
+        mean = z.double().mean(dim=-2, keepdim=True)  # (…, 1, d)
+        centered = z.double() - mean  # (…, n, d)
+        least = ROUNDING * torch.finfo(z.dtype).eps * mean.detach().abs()  # (…, 1, d)
+        constant = centered.detach().square().mean(dim=-2, keepdim=True) <= least.square()  # (…, 1, d)
+        centered = centered * ~constant  # a product, so that NaN stays NaN
         identity = torch.eye(d, dtype=torch.float64, device=z.device)  # (d, d)
         covariance = (1 - eps) * (centered.mT @ centered) / max(n - 1, 1) + eps * identity  # (…, d, d)
         root, independent = _cholesky(covariance, identity)  # (…, d, d), (…, d)
@@ -80,17 +88,19 @@ def whiten_views(*views: Tensor, size: int, eps: float = 0.0) -> tuple[Tensor, .
     return tuple(own_rows(z) for z in whiten_parts(whole, permutation, size=size, eps=eps))
 
 
-def draw_permutations(z: Tensor, *, count: int) -> Tensor:
-    """Random orders of the batch of all processes, (count, W B), from torch's global generator on the CPU.
+def check_whitening(method: str, *, width: int, sub_batch: int, eps: float) -> None:
+    """Refuse settings under which embeddings cannot become white.
 
-    Every process draws and the first one's draw counts, so that all cut the batch alike.
-
-    Args:
-        z: (B, …), this process's rows.
-        count: how many.
+    Raises:
+        SpecError: a sub-batch has no more images than the embedding dimensions, or ``eps`` is no share.
     """
-    drawn = torch.stack([torch.randperm(process_count() * len(z)) for _ in range(count)])  # (count, W B)
-    return gather(drawn.to(z.device))[:count]
+    if sub_batch <= width:
+        raise SpecError(
+            f"{method}: sub_batch must be larger than the embedding's width {width}, or not all of its dimensions can "
+            f"be whitened; got {sub_batch}. The authors take twice the width."
+        )
+    if not 0 <= eps <= 1:
+        raise SpecError(f"{method}: eps must lie in [0, 1], got {eps}. The authors use 0.")
 
 
 def _cholesky(covariance: Tensor, identity: Tensor) -> tuple[Tensor, Tensor]:

@@ -187,7 +187,7 @@ def test_tables_prints_every_format(cli: Run, tiny: Path, format: str) -> None:
         (["why", "nothing", "--suite", "smoke"], "Unknown cell 'nothing'"),
         (["check", "absent.py"], "absent.py: there is no such file. Give the path of a Python file"),
         (["run", "smoke", "--out", "/proc/nowhere"], "the report cannot be written there"),
-        (["why", "vicreg", "--suite", "smoke"], "'vicreg' names 5 cells"),
+        (["why", "vicreg", "--suite", "smoke"], "'vicreg' names 6 cells"),
         (["new", "method", "Not A Key"], "is no key. Use lower-case letters"),
         (["new", "method", "vicreg"], "exists already"),
     ],

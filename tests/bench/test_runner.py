@@ -287,3 +287,15 @@ def test_a_collapse_that_is_recorded_stands_in_the_row_of_the_training(tmp_path:
     (row,) = frame[frame["kind"] == "pretraining"].to_dict("records")
     assert row["status"] == "ok" and "point the same way" in json.loads(row["details"])["collapse"]
     assert set(frame.loc[frame["kind"] == "evaluation", "status"]) == {"ok"}
+
+
+def test_a_training_that_ends_in_a_collapse_keeps_its_curves(tmp_path: Path, shared_cache: Path) -> None:
+    suite = write_suite(tmp_path, methods=["collapses"], overrides={})
+    request = Request(suite=str(suite), store=str(tmp_path / "store"), plugins=(write_plugin(tmp_path),))
+    compute(request, shared_cache)
+    frame = fresh(request).results.frame()
+    (row,) = frame[frame["kind"] == "pretraining"].to_dict("records")
+    assert row["status"] == "failed" and row["error_type"] == "CollapseError"
+    history = request.results.history([row["pretrain_identity"]])
+    assert set(history.loc[history["kind"] == "term", "term"]) == {"alignment", "total"}
+    assert history["epoch"].max() == 3

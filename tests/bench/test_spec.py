@@ -63,12 +63,33 @@ def test_a_spec_is_frozen_and_knows_its_fields() -> None:
         ({"epochs": 0}, "greater than or equal to 1"),
         ({"lr": -1}, "greater than 0"),
         ({"epochs": 3, "warmup_epochs": 3}, r"warmup_epochs \(3.0\) must be smaller than epochs \(3\)"),
-        ({"optimizer": "adam"}, "'sgd', 'adamw' or 'lars'"),
+        ({"optimizer": "adagrad"}, "'sgd', 'adam', 'adamw' or 'lars'"),
+        ({"lars_eta": 0.0}, "greater than 0"),
+        ({"milestones": [3]}, "milestones belong to schedule: steps"),
+        ({"schedule": "steps"}, r"needs milestones that ascend and are smaller than epochs \(20\), got \[\]"),
+        ({"schedule": "steps", "milestones": [9, 9]}, r"ascend .* got \[9, 9\]"),
+        ({"schedule": "steps", "milestones": [9, 5]}, r"ascend .* got \[9, 5\]"),
+        ({"schedule": "steps", "milestones": [9, 20]}, r"smaller than epochs \(20\), got \[9, 20\]"),
+        ({"schedule": "steps", "milestones": [0]}, "greater than or equal to 1"),
+        ({"schedule": "steps", "milestones": [2], "warmup_epochs": 2.5}, "milestone 2 lies in the warm-up of 2.5"),
+        ({"schedule": "steps", "milestones": [9], "decay": 1.0}, "less than 1"),
+        ({"schedule": "steps", "milestones": [9], "decay": 0.0}, "greater than 0"),
+        (
+            {"schedule": "steps", "milestones": [9], "final_lr_fraction": 0.1},
+            "final_lr_fraction belongs to schedule: cosine",
+        ),
     ],
 )
 def test_a_recipe_out_of_range_is_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TrainingSpec.model_validate(values)
+
+
+def test_a_recipe_with_steps_survives_its_json_and_differs_from_a_cosine() -> None:
+    steps = TrainingSpec(schedule="steps", milestones=(1, 19), decay=0.2)
+    assert TrainingSpec.from_json(steps.canonical_json()) == steps
+    others = (TrainingSpec(), steps.model_copy(update={"decay": 0.1}), steps.model_copy(update={"milestones": (2, 19)}))
+    assert len({spec.digest() for spec in (steps, *others)}) == 4
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,10 @@ import yaml
 
 from bench.errors import SpecError, UnknownNameError
 from bench.registry import discover
-from bench.spec import DataSpec, RunSpec
+from bench.spec import DataSpec, PretrainSpec, RunSpec
 from bench.suite import expand, find_suite, load_suite
+from bench.training.optimizers import scaled_lr
+from bench.training.schedule import Schedule
 
 CONTENT = {
     "title": "Mine",
@@ -103,7 +105,7 @@ def test_another_dataset_replaces_the_suites(tmp_path: Path) -> None:
         ({"backbone": {"key": "convnet", "params": {"widht": 3}}}, UnknownNameError, r"Did you mean 'width'\?"),
         ({"trainig": {}}, SpecError, r"mine.yaml: trainig: Extra inputs are not permitted"),
         ({"training": {"epochs": 0}}, SpecError, r"training.epochs: Input should be greater than or equal to 1"),
-        ({"overrides": {"vicreg": {"training": {"lr": -1}}}}, SpecError, r"overrides.vicreg.training: lr: .*greater"),
+        ({"overrides": {"vicreg": {"training": {"lr": -1}}}}, SpecError, r"training settings of vicreg: lr: .*greater"),
         ({"seeds": 0}, SpecError, "seeds: Input should be greater"),
         ({"methods": ["vicreg", "vicreg"]}, SpecError, "methods: vicreg is listed 2 times"),
         (
@@ -150,6 +152,87 @@ def test_the_built_in_suites_expand() -> None:
         assert expand(find_suite(key, catalog)[1], catalog)
 
 
+PRESETS = {
+    # optimizer, learning rate at the batch size, weight decay, batch size, head and what else defines the method
+    "barlow_twins": ("lars", 0.3, 1e-4, 256, {"projector": (2048, 2048, 2048), "sim_coeff": 0.1, "lambd": 5.1e-4}),
+    "byol": ("lars", 1.0, 1e-5, 256, {"projector": (4096, 256), "predictor": (4096, 256), "tau_base": 0.99}),
+    "byol_whitened": ("lars", 1.0, 1e-5, 256, {"projector": (4096, 64), "predictor": (4096, 64), "sub_batch": 128}),
+    "moco_fnc": ("sgd", 0.3, 1e-4, 256, {"projector": (2048, 256), "temperature": 0.2, "queue_size": 32768}),
+    "moco_v1": ("sgd", 0.06, 5e-4, 512, {"projector": (128,), "temperature": 0.1, "queue_size": 4096, "bn_groups": 8}),
+    "moco_v2": ("sgd", 0.3, 1e-4, 256, {"projector": (2048, 256), "temperature": 0.2, "queue_size": 32768}),
+    "simclr": ("lars", 0.4, 1e-4, 256, {"projector": (2048, 256), "temperature": 0.2}),
+    "simclr_fnc": ("lars", 0.4, 1e-4, 256, {"projector": (2048, 256), "temperature": 0.2}),
+    "simsiam": ("sgd", 0.5, 1e-5, 256, {"projector": (2048, 2048, 2048), "predictor": (512, 2048)}),
+    "simsiam_whitened": ("sgd", 0.5, 1e-5, 256, {"projector": (2048, 2048, 64), "predictor": (512, 64)}),
+    "vicreg": ("lars", 0.3, 1e-4, 256, {"projector": (2048, 2048, 2048), "sim_coeff": 25.0, "std_coeff": 50.0}),
+    "wmse": ("adam", 3e-3, 1e-6, 512, {"projector": (1024, 64), "positives": 2, "sub_batch": 128}),
+}
+VIEWS = {
+    # per view: smallest crop, brightness, saturation, grayscale, blur, solarize
+    "asymmetric": [(0.08, 0.4, 0.2, 0.2, 0.0, 0.0), (0.08, 0.4, 0.2, 0.2, 0.0, 0.2)],
+    "symmetric": [(0.08, 0.8, 0.8, 0.2, 0.5, 0.0)] * 2,
+    "symmetric_weak": [(0.08, 0.4, 0.4, 0.2, 0.5, 0.0)] * 2,
+    "moco demo": [(0.08, 0.4, 0.4, 0.2, 0.0, 0.0)] * 2,
+    "vicreg": [(0.2, 0.4, 0.2, 0.2, 0.0, 0.1)] * 2,
+    "wmse": [(0.2, 0.4, 0.4, 0.1, 0.0, 0.0)] * 2,
+}
+VIEWS_OF = {
+    **dict.fromkeys(("barlow_twins", "byol", "byol_whitened"), "asymmetric"),
+    **dict.fromkeys(("simclr", "simclr_fnc"), "symmetric"),
+    **dict.fromkeys(("moco_v2", "moco_fnc", "simsiam", "simsiam_whitened"), "symmetric_weak"),
+    "moco_v1": "moco demo",
+    "vicreg": "vicreg",
+    "wmse": "wmse",
+}
+
+
+@pytest.fixture(scope="module")
+def cifar10() -> dict[str, PretrainSpec]:
+    catalog = discover()
+    return {spec.pretrain.name: spec.pretrain for spec in expand(find_suite("cifar10", catalog)[1], catalog)}
+
+
+def test_the_cifar10_suite_has_a_preset_for_every_method(cifar10: dict[str, PretrainSpec]) -> None:
+    assert set(cifar10) == {*PRESETS, "supervised", "random_init"} == {entry.key for entry in discover().methods}
+    for spec in cifar10.values():
+        assert (spec.data.key, spec.backbone, spec.backbone_params["stem"]) == ("cifar10", "resnet18", "cifar")
+
+
+@pytest.mark.parametrize("method", PRESETS)
+def test_the_presets_of_the_cifar10_suite_are_the_published_ones(method: str, cifar10: dict[str, PretrainSpec]) -> None:
+    optimizer, lr, weight_decay, batch_size, params = PRESETS[method]
+    spec, training = cifar10[method], cifar10[method].training
+    assert training is not None
+    assert (training.optimizer, training.weight_decay) == (optimizer, weight_decay)
+    assert (training.epochs, training.batch_size) == (1000, batch_size)
+    assert scaled_lr(training) == pytest.approx(lr)
+    assert params.items() <= spec.method_params.items()
+    assert training.exclude_1d == (optimizer == "lars") and training.final_lr_fraction == 0.0
+    if optimizer == "lars":
+        assert training.lars_eta == 0.02
+    found = [(v.crop_scale[0], v.brightness, v.saturation, v.grayscale, v.blur, v.solarize) for v in spec.views]
+    wanted = VIEWS[VIEWS_OF[method]]
+    assert found == (wanted if len(wanted) == len(found) else wanted[:1] * len(found))
+    assert all(v.flip == 0.5 and v.jitter == 0.8 and v.contrast == v.brightness for v in spec.views)
+    assert {v.hue for v in spec.views} == {0.2 if method.startswith("simclr") else 0.1}
+
+
+def test_the_rates_of_the_cifar10_suite_follow_their_schedules(cifar10: dict[str, PretrainSpec]) -> None:
+    trained = {name: spec.training for name, spec in cifar10.items() if spec.training and name in PRESETS}
+    wmse, moco_v1 = trained.pop("wmse"), trained.pop("moco_v1")
+    assert {(t.schedule, t.warmup_epochs) for t in trained.values()} == {("cosine", 10.0)}
+    assert (moco_v1.schedule, moco_v1.warmup_epochs) == ("cosine", 0.0)
+    schedule = Schedule.of(wmse, steps_per_epoch=45_000 // 512)
+    assert schedule.warmup_steps == 500
+    rates = {epoch: schedule.factor(epoch * (45_000 // 512)) for epoch in (949, 950, 974, 975)}
+    assert rates == pytest.approx({949: 1.0, 950: 0.2, 974: 0.2, 975: 0.04})
+
+
+def test_the_cifar10_suite_is_evaluated_like_table_1_and_diagnosed() -> None:
+    names = [item.name for item in find_suite("cifar10", discover())[1].protocols]
+    assert names == ["linear_probe", "knn", "semi_supervised[1%]", "semi_supervised[10%]", "diagnostics"]
+
+
 TWO_SETTINGS = [
     "random_init",
     "vicreg",
@@ -184,11 +267,15 @@ def test_settings_are_chosen_by_the_methods_key_or_by_their_name(tmp_path: Path,
 
 
 def test_a_setting_that_is_listed_twice_or_unknown_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"methods: vicreg\[no variance\] is listed 2 times.*`variant`"):
+    with pytest.raises(SpecError, match=r"methods: vicreg no variance is listed 2 times.*`variant`"):
         specs_of(tmp_path, methods=[*TWO_SETTINGS, TWO_SETTINGS[-1]])
     with pytest.raises(UnknownNameError, match="vicregg"):
         specs_of(tmp_path, methods=[{"method": "vicregg", "variant": "x"}])
-    with pytest.raises(UnknownNameError, match="no covariance"):
+    with pytest.raises(SpecError, match="vicreg no variance is listed 2 times"):
+        specs_of(tmp_path, methods=[*TWO_SETTINGS, {"method": "vicreg", "variant": "no-variance"}])
+    with pytest.raises(UnknownNameError, match=r"vicreg\[no variance\]"):
+        specs_of(tmp_path, methods=TWO_SETTINGS, overrides={"vicreg[no variance]": {"params": {"std_coeff": 7.0}}})
+    with pytest.raises(UnknownNameError, match=r"no covariance.*Did you mean"):
         expand(load_suite(write(tmp_path, methods=TWO_SETTINGS)), discover(), methods=["vicreg[no covariance]"])
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import SpecError
+from bench.spec import TrainingSpec
+from bench.training.optimizers import build_optimizer
 from methods.barlow_twins import BarlowTwins, cross_correlation_loss
 
 from .embeddings import SHAPES_AND_SCALES, assert_same_value_and_gradients, correlated
@@ -88,22 +90,13 @@ def test_exchanging_the_views_changes_nothing() -> None:
     torch.testing.assert_close(loss(z1, z2), loss(z2, z1))
 
 
-@pytest.mark.parametrize(("reduction", "from_all"), [("correct", True), ("paper_exact", False)])
-def test_the_reduction_chooses_whose_gradient_reaches_the_rows(
-    reduction: str, from_all: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = correlated(1, 5, 4, 0.7)[0].detach()
-    asked: list[bool] = []
-
-    def gather(local: Tensor, *, from_all: bool = True) -> Tensor:
-        asked.append(from_all)
-        return torch.cat([other, local])
-
-    monkeypatch.setattr("methods.barlow_twins.gather", gather)
+def test_without_the_invariance_term_redundancy_reduction_is_left_alone() -> None:
     z1, z2 = correlated(2, 6, 4, 1.0)
-    found = loss(z1, z2, reduction=reduction)
-    torch.testing.assert_close(found, equation_1(torch.cat([other, z1]), torch.cat([other, z2])))  # the joined batch
-    assert asked == [from_all, from_all]
+    whole = cross_correlation_loss(z1, z2, lambd=0.3)
+    part = cross_correlation_loss(z1, z2, lambd=0.3, sim_coeff=0.0)
+    assert part["invariance"].item() == 0.0 and torch.equal(part["redundancy"], whole["redundancy"])
+    halved = cross_correlation_loss(z1, z2, lambd=0.3, sim_coeff=0.5)
+    torch.testing.assert_close(halved["invariance"], whole["invariance"] / 2)
 
 
 def test_every_setting_of_the_class_reaches_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,8 +131,28 @@ def test_projector_is_as_published_without_any_bias() -> None:
     assert not isinstance(method.projector[-1], nn.BatchNorm1d)  # the standardization belongs to the loss
 
 
+def test_biases_and_batch_norm_learn_at_0_0048_where_weights_learn_at_0_2() -> None:
+    method = BarlowTwins(Recorder(), projector=(8, 4))
+    optimizer = build_optimizer(method.parameter_groups(), TrainingSpec(optimizer="lars", lr=0.2))
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == sum(len(group["params"]) for group in optimizer.param_groups)  # none is in two groups
+    assert rates == {id(p): pytest.approx(0.2 if p.ndim > 1 else 0.0048) for p in method.parameters()}
+    assert {p.ndim > 1 for p in method.parameters()} == {True, False}
+
+
+def test_the_share_of_the_biases_is_a_setting_and_frozen_parameters_or_empty_groups_stay_out() -> None:
+    method = BarlowTwins(Recorder(), projector=(8, 4), bias_lr_scale=0.5)
+    assert [group.get("lr_scale", 1.0) for group in method.parameter_groups()] == [1.0, 0.5]
+    for parameter in method.parameters():
+        parameter.requires_grad_(parameter.ndim > 1)
+    (group,) = method.parameter_groups()
+    assert {id(p) for p in group["params"]} == {id(p) for p in method.parameters() if p.ndim > 1}
+
+
 def test_wrong_settings_are_refused_with_the_right_ones() -> None:
-    with pytest.raises(SpecError, match=r"lambd and eps must be 0 or more, got -1\.0 and 1e-05"):
+    with pytest.raises(SpecError, match=r"lambd, sim_coeff and eps must be 0 or more, got -1\.0, 1\.0 and 1e-05"):
         BarlowTwins(Recorder(), projector=(8, 4), lambd=-1.0)
+    with pytest.raises(SpecError, match=r"bias_lr_scale must be above 0, got 0\.0\. The paper uses 0\.024"):
+        BarlowTwins(Recorder(), projector=(8, 4), bias_lr_scale=0.0)
     with pytest.raises(SpecError, match=r"'correct' or 'paper_exact', got 'mean'"):
         BarlowTwins(Recorder(), projector=(8, 4), reduction="mean")

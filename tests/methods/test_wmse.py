@@ -159,7 +159,7 @@ def test_projector_has_the_published_widths_and_nothing_after_its_last_layer() -
     ("wrong", "said"),
     [
         ({"positives": 1}, "positives must be 2 or more, got 1"),
-        ({"sub_batch": 1}, "sub_batch must be 2 or more, got 1"),
+        ({"sub_batch": 2}, "sub_batch must be larger than the embedding's width 2.* got 2"),
         ({"iterations": 0}, "iterations must be 1 or more, got 0"),
         ({"eps": 1.5}, r"eps must lie in \[0, 1\], got 1.5"),
     ],

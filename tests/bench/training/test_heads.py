@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.errors import SpecError
 from bench.training.heads import mlp
 
 
@@ -38,7 +39,7 @@ def test_two_sizes_make_one_linear_layer() -> None:
 
 
 def test_one_size_is_not_enough() -> None:
-    with pytest.raises(ValueError, match=r"got sizes=\[4\]"):
+    with pytest.raises(SpecError, match=r"network of width \[4\] there is none.*projector"):
         mlp((4,))
 
 

@@ -118,5 +118,40 @@ def test_embeddings_come_before_representations() -> None:
         assert not watch.observe(spreads, epoch=epoch, loss=1.0)
 
 
+def test_embeddings_on_one_line_are_a_collapse_that_a_batch_norm_hides() -> None:
+    generator = torch.Generator().manual_seed(0)
+    healthy = torch.randn(64, 16, generator=generator)
+    line = torch.randn(64, 1, generator=generator) * torch.randn(1, 16, generator=generator)
+    looks = [Spread.of((x - x.mean(dim=0)) / x.std(dim=0)) for x in (healthy, line)]
+    assert looks[1].std > 0.5 and looks[1].scale == pytest.approx(looks[0].scale, rel=0.1)
+    watch = CollapseWatch(epochs=1, remedy="")
+    assert not watch.observe({"embedding_std": looks[0]}, epoch=0, loss=1.0)
+    assert re.search(
+        r"lie on one line \(centered RankMe 1, before", watch.observe({"embedding_std": looks[1]}, epoch=1, loss=1.0)
+    )
+    narrow = CollapseWatch(epochs=1, remedy="")
+    assert [narrow.observe({"embedding_std": looks[1]}, epoch=e, loss=1.0) for e in (0, 1)] == ["", ""]
+
+
+def test_constant_representations_are_a_collapse_whatever_the_embeddings_show() -> None:
+    embedding = Spread(std=0.9, scale=1.0)
+    for last, found in ((0.0005, True), (0.002, False)):
+        watch = CollapseWatch(epochs=1, remedy="")
+        for epoch, std in ((0, 0.3), (1, last)):
+            spreads = {"representation_std": Spread(std=std, scale=0.1), "embedding_std": embedding}
+            evidence = watch.observe(spreads, epoch=epoch, loss=1.0)
+        assert ("the representations of all images point the same way" in evidence) is found
+
+
+def test_the_watch_goes_on_from_its_state() -> None:
+    watch = CollapseWatch(epochs=9, remedy="")
+    for epoch in range(4):
+        watch.observe({"embedding_std": Spread(std=0.9 if epoch == 0 else 0.01, scale=1.0)}, epoch=epoch, loss=1.0)
+    other = CollapseWatch(epochs=9, remedy="")
+    other.restore(watch.state())
+    seen = {"embedding_std": Spread(std=0.01, scale=1.0)}
+    assert other.observe(seen, epoch=4, loss=1.0) == watch.observe(seen, epoch=4, loss=1.0) != ""
+
+
 def test_nothing_to_watch_is_no_collapse() -> None:
     assert not CollapseWatch(epochs=1, remedy="").observe({}, epoch=1, loss=1.0)

@@ -272,7 +272,7 @@ def test_the_history_holds_terms_diagnostics_and_schedule_of_every_epoch() -> No
             assert value[epoch, term] == pytest.approx(np.mean([s[term] for s in three]), rel=1e-6)
         assert value[epoch, "total"] == pytest.approx(value[epoch, "agreement"] + value[epoch, "contrast"])
         assert 0.02 < value[epoch, "embedding_std"] < 1.5
-        assert value[epoch, "embedding_samples"] == 32 and value[epoch, "embedding_images"] == 16
+        assert value[epoch, "embedding_samples"] == 16 and value[epoch, "embedding_images"] == 16
         assert value[epoch, "embedding_dimensions"] == 8 >= value[epoch, "embedding_rankme"] > 1
         assert -4 < value[epoch, "embedding_uniformity"] < 0 < value[epoch, "embedding_alignment"] < 4
 
@@ -450,6 +450,13 @@ def test_a_collapse_may_be_recorded_instead_and_the_training_goes_on() -> None:
     result = train(method, toy_spec(epochs=60, lr=2e-2, weight_decay=0.0, on_collapse="record"))
     assert method.steps == 3 * 60
     assert "collapsed at epoch 60 of 60" in result.collapse and "nothing at all" in result.collapse
+
+
+def test_a_recorded_collapse_survives_a_kill_after_the_last_epoch(tmp_path: Path) -> None:
+    spec = toy_spec(epochs=60, lr=2e-2, weight_decay=0.0, on_collapse="record")
+    with pytest.raises(KilledError):
+        train(make(Collapsing), spec, checkpoint=eager(tmp_path), progress=killer(60))
+    assert "collapsed at epoch 60 of 60" in train(make(Collapsing), spec, checkpoint=eager(tmp_path)).collapse
 
 
 def test_a_training_that_stays_healthy_records_no_collapse() -> None:

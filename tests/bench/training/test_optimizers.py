@@ -116,7 +116,24 @@ def test_adamw_has_decoupled_decay() -> None:
     assert step(adamw, p).item() == pytest.approx(2.0 * (1 - 0.1 * 0.1) - 0.1, abs=1e-6)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_adam_has_its_decay_in_the_gradient() -> None:
+    p = parameter([[2.0]], [[0.5]])
+    adam = build_optimizer([{"params": [p]}], recipe(optimizer="adam"))
+    assert type(adam) is torch.optim.Adam
+    assert step(adam, p).item() == pytest.approx(2.0 - 0.1, abs=1e-6)  # the first step has length lr, whatever decays
+    d1, d2 = 0.5 + 0.1 * 2.0, -0.1 + 0.1 * 1.9
+    m = (0.9 * 0.1 * d1 + 0.1 * d2) / (1 - 0.9**2)
+    v = (0.999 * 0.001 * d1**2 + 0.001 * d2**2) / (1 - 0.999**2)
+    assert step(adam, p, torch.tensor([[-0.1]])).item() == pytest.approx(1.9 - 0.1 * m / v**0.5, abs=1e-6)
+
+
+def test_lars_from_a_recipe_has_its_trust_coefficient() -> None:
+    p = parameter([[3.0, 4.0]], [[0.0, 1.0]])
+    build_optimizer([{"params": [p]}], recipe(optimizer="lars", lars_eta=0.02, weight_decay=0.0)).step()
+    torch.testing.assert_close(p.detach(), torch.tensor([[3.0, 4.0 - 0.1 * 0.02 * 5]]), **CLOSE)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_exclude_1d_takes_the_decay_from_vectors_only(optimizer: str) -> None:
     matrix, vector = parameter([[2.0]], [[0.0]]), parameter([2.0], [0.0])
     build_optimizer([{"params": [matrix, vector]}], recipe(optimizer=optimizer)).step()

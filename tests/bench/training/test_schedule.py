@@ -37,6 +37,20 @@ def test_a_recipe_gives_steps_and_rounds_a_part_of_an_epoch() -> None:
     assert schedule == Schedule(total_steps=70, warmup_steps=10, final_fraction=0.25)
 
 
+def test_steps_follow_the_warm_up_and_multiply_at_the_first_step_of_their_epoch() -> None:
+    training = TrainingSpec(epochs=6, warmup_epochs=1.0, schedule="steps", milestones=(3, 5), decay=0.2)
+    schedule = Schedule.of(training, steps_per_epoch=2)
+    factors = [schedule.factor(step) for step in range(12)]
+    assert factors == pytest.approx([1 / 3, 2 / 3, 1, 1, 1, 1, 0.2, 0.2, 0.2, 0.2, 0.04, 0.04])
+
+
+def test_a_milestone_right_after_the_warm_up_takes_effect_there() -> None:
+    schedule = Schedule.of(
+        TrainingSpec(epochs=3, warmup_epochs=1.0, schedule="steps", milestones=(1,)), steps_per_epoch=1
+    )
+    assert [schedule.factor(step) for step in range(3)] == pytest.approx([0.5, 0.1, 0.1])
+
+
 def test_a_warm_up_never_fills_the_whole_training() -> None:
     schedule = Schedule.of(TrainingSpec(epochs=1, warmup_epochs=0.9), steps_per_epoch=1)
     assert schedule.warmup_steps == 0 and schedule.factor(0) == 1.0

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.training.whitening import draw_permutations, whiten, whiten_parts, whiten_views
+from bench.training.distributed import draw_permutations
+from bench.training.whitening import whiten, whiten_parts, whiten_views
 
 D = 8
 
@@ -183,6 +184,17 @@ def test_views_share_one_random_permutation() -> None:
 
 def test_the_first_process_decides_how_all_cut_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     other = torch.stack([torch.arange(8), torch.arange(8).flip(0)])
-    monkeypatch.setattr("bench.training.whitening.process_count", lambda: 2)
-    monkeypatch.setattr("bench.training.whitening.gather", lambda local: torch.cat([other, local]))
+    monkeypatch.setattr("bench.training.distributed.process_count", lambda: 2)
+    monkeypatch.setattr("bench.training.distributed.gather", lambda local: torch.cat([other, local]))
     assert torch.equal(draw_permutations(of_rank(2, n=4), count=2), other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [50, 96])
+def test_a_constant_dimension_is_zero_although_its_mean_is_rounded(dtype: torch.dtype, rows: int) -> None:
+    z = torch.full((rows, 4), 0.1, dtype=dtype)
+    assert not whiten(z).any()
+    beside = of_rank(4, n=rows, d=4, dtype=dtype)
+    beside[:, 0] = 0.1
+    assert not whiten(beside)[:, 0].any()
+    torch.testing.assert_close(whiten(beside)[:, 1:], whiten(beside[:, 1:]))
