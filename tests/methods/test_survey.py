@@ -11,9 +11,10 @@ from bench.training.whitening import whiten
 from methods.barlow_twins import cross_correlation_loss
 from methods.moco_v1 import MoCo
 from methods.simclr import nt_xent
-from methods.simsiam import negative_cosines
+from methods.simsiam import SimSiam, negative_cosines
 from methods.wmse import whitened_mse
 
+from ..bench.training.toys import make, toy_spec, train
 from .embeddings import correlated
 from .networks import Recorder, two_views
 
@@ -81,6 +82,26 @@ def test_mocos_positive_key_comes_from_the_momentum_encoder() -> None:
             parameter.add_(1.0)
     assert not torch.allclose(method.query_and_key(views)[1], key)
     assert not key.requires_grad and query.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("predictor", "stop_gradient", "collapses"), [((8, 32), True, False), ((8, 32), False, True), ((), True, True)]
+)
+def test_simsiam_needs_both_its_predictor_and_its_stopped_gradient(
+    predictor: tuple[int, ...],
+    stop_gradient: bool,
+    collapses: bool,
+) -> None:
+    method = make(
+        lambda backbone: SimSiam(
+            backbone, projector=(32, 32), predictor=predictor, stop_gradient=stop_gradient, output_norm="none"
+        )
+    )
+    result = train(method, toy_spec(epochs=60, lr=1e-2, on_collapse="record"))
+    std = [row.value for row in result.history if row.term == "embedding_std"][-1]
+    assert (
+        (std < 0.05 and "point the same way" in result.collapse) if collapses else (std > 0.4 and not result.collapse)
+    )
 
 
 def test_without_a_predictor_the_stopped_gradient_only_halves_the_gradient() -> None:
