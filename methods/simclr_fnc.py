@@ -105,18 +105,13 @@ def nt_xent_fnc(
     ),
 )
 class SimCLRFNC(Method):
-    """The anchors' views share one batch for the batch statistics, as in SimCLR.
-
-    The support views are a batch of their own: they are normalized by its statistics, like the candidates they score,
-    but without gradient and without a trace in the running statistics, so that SimCLR's batch norm is left as it is.
+    """The anchors' views share one batch for the batch statistics, as in SimCLR; the support views have one of their
+    own, without gradient and without a trace in the running statistics.
 
     Args:
-        backbone: images (B, C, H, W) to representations (B, D).
-        projector: widths of the projector's layers; the last is the embedding's.
-        temperature: τ.
+        backbone, projector, temperature: as in SimCLR.
         support_views: S; 0 finds no false negatives, unless the anchors score.
-        top_k: largest number of false negatives among the 2(N-1) embeddings of other images, so that both views of an
-            image may count, as in the authors' code; 0 sets no limit.
+        top_k: largest number of false negatives among the 2(N-1) embeddings of other images; 0 sets no limit.
         threshold: cosine similarity that a false negative exceeds.
         aggregation: ``max`` or ``mean`` over the support views.
         strategy: ``attraction`` or ``elimination``.
