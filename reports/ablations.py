@@ -363,7 +363,7 @@ def headline(found: Sequence[Family]) -> str:
     collapsed, sound = answers[True], answers[False]
     unknown = sum(answer == "cannot be told" for answer in (*collapsed, *sound))
     return (
-        f"{len(cases)} settings of {len(found)} methods. Of {len(collapsed)} settings that a source sees collapse, "
+        f"{len(cases)} settings of {len(found)} methods. Of {len(collapsed)} settings that a source sees collapse or at chance, "
         f"{collapsed.count('yes')} collapse here, {collapsed.count('in part')} in part and {collapsed.count('no')} "
         f"not; of {len(sound)} changed settings that a source sees hold, {sound.count('yes')} hold."
         + (f" {unknown} cannot be told." if unknown else "")
