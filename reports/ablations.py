@@ -364,7 +364,8 @@ def headline(found: Sequence[Family]) -> str:
     unknown = sum(answer == "cannot be told" for answer in (*collapsed, *sound))
     return (
         f"{len(cases)} settings of {len(found)} methods. "
-        f"Of {len(collapsed)} settings that a source sees collapse or at chance, {collapsed.count('yes')} collapse here, "
-        f"{collapsed.count('in part')} in part and {collapsed.count('no')} not; of {len(sound)} changed settings that a "
-        f"source sees hold, {sound.count('yes')} hold." + (f" {unknown} cannot be told." if unknown else "")
+        f"Of {len(collapsed)} settings that a source sees collapse or at chance, "
+        f"{collapsed.count('yes')} collapse here, {collapsed.count('in part')} in part and {collapsed.count('no')} not; "
+        f"of {len(sound)} changed settings that a source sees hold, {sound.count('yes')} hold."
+        + (f" {unknown} cannot be told." if unknown else "")
     )
