@@ -365,7 +365,7 @@ def headline(found: Sequence[Family]) -> str:
     return (
         f"{len(cases)} settings of {len(found)} methods. "
         f"Of {len(collapsed)} settings that a source sees collapse or at chance, "
-        f"{collapsed.count('yes')} collapse here, {collapsed.count('in part')} in part and {collapsed.count('no')} not; "
+        f"{collapsed.count('yes')} collapse here, {collapsed.count('in part')} in part, {collapsed.count('no')} not; "
         f"of {len(sound)} changed settings that a source sees hold, {sound.count('yes')} hold."
         + (f" {unknown} cannot be told." if unknown else "")
     )

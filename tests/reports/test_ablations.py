@@ -184,7 +184,7 @@ def test_published_and_measured_outcomes_are_compared() -> None:
     _, family = typical()
     agreed = [collapse_agrees(case, measured_outcome(case, family.reference)) for case in family.cases]
     assert agreed == ["yes", "yes", "yes"]
-    words = "Of 1 settings that a source sees collapse or at chance, 1 collapse here, 0 in part and 0 not; of 1"
+    words = "Of 1 settings that a source sees collapse or at chance, 1 collapse here, 0 in part, 0 not; of 1"
     assert words in headline((family,))
     _, family = typical(collapsed={("", 0): EVIDENCE})
     agreed = [collapse_agrees(case, measured_outcome(case, family.reference)) for case in family.cases]
