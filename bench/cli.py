@@ -348,7 +348,7 @@ def _exit_with_failures(plan: Plan, failures: int) -> None:
         for cell in failed:
             print(f"  {cell.address}: {cell.reason}", file=sys.stderr)
         if not failed:
-            print("  (their earlier results are kept; the lines above tell the reasons)", file=sys.stderr)
+            print("  (the lines above tell the reasons; any earlier results are kept)", file=sys.stderr)
         raise typer.Exit(1)
 
 

@@ -374,3 +374,12 @@ def test_runs_killed_at_random_moments_end_like_an_uninterrupted_one(tmp_path: P
     store = Store(str(tmp_path / "killed"))
     assert outcome(store) == outcome(Store(str(tmp_path / "calm")))
     assert not store.problems
+
+
+def test_new_words_in_a_suite_build_the_report_again(cli: Run, tiny: Path, tmp_path: Path) -> None:
+    again = ("run", tiny, "--workers", 1, "--methods", "random_init")
+    cli(*again)
+    assert "(unchanged)" in cli(*again)[1]
+    tiny.write_text(tiny.read_text().replace("title: Tiny", "title: Renamed"))
+    assert "(unchanged)" not in cli(*again)[1]
+    assert "Renamed" in (tmp_path / "jointbench-report/index.html").read_text()

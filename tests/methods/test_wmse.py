@@ -167,3 +167,9 @@ def test_projector_has_the_published_widths_and_nothing_after_its_last_layer() -
 def test_wrong_settings_are_refused_with_the_right_ones(wrong: dict[str, float], said: str) -> None:
     with pytest.raises(SpecError, match=said):
         tiny(**wrong)
+
+
+def test_a_constant_batch_is_no_minimum_of_the_loss() -> None:
+    constant = torch.ones(16, 4, dtype=torch.float64)
+    found = whitened_mse(constant, constant, permutations=torch.arange(16)[None], sub_batch=16)
+    assert found["distance"].item() == 2.0  # the cosine of vectors without a length is 0
