@@ -149,12 +149,13 @@ def no_collapse(measured: Measured, history: pd.DataFrame, identities: Mapping[s
         low, high = (f"{value:.2f}" for value in (last.min(), last.max()))
         seeds = f" ({len(last)} seeds)" if len(last) > 1 else ""
         vectors = mine.loc[mine["term"] == f"{kind}_samples", "value"]
-        count = f" of N = {vectors.iloc[-1]:.0f} vectors" if len(vectors) else ""
+        count = f" of N = {vectors.iloc[-1]:.0f} images" if len(vectors) else ""
         return (
             f"No collapse was seen: on the last batch{count} the directions of the {plural} spread by "
             f"{low if low == high else f'{low} to {high}'}{seeds}. Even directions have 1. Collapse means a spread "
-            "under 0.05 and under half of the untrained network's, or vectors that shrink to one point together with "
-            "the loss. Whether they fill only a subspace is for the ranks and the spectrum to tell."
+            "under 0.05 and under half of the untrained network's, vectors on one line (centered RankMe under 1.5), or "
+            "vectors that shrink to one point together with the loss. Whether they fill only a subspace is for the "
+            "ranks and the spectrum to tell."
         )
     return ""
 

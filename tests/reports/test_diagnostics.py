@@ -221,7 +221,7 @@ def test_recorded_and_ended_collapses_are_flagged_once_and_other_failures_are_no
 def test_a_method_without_collapse_says_on_which_numbers_that_rests(measured: Measured) -> None:
     plan = diagnosed_plan()
     text = no_collapse(measured, history_of(plan), encoders("vicreg"), method="vicreg")
-    assert text.startswith("No collapse was seen: on the last batch of N = 256 vectors")
+    assert text.startswith("No collapse was seen: on the last batch of N = 256 images")
     assert "the embeddings spread by 0.97" in text or "the embeddings spread by 0.98" in text
     assert "under 0.05 and under half" in text
 
