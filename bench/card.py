@@ -73,6 +73,7 @@ class MethodCard:
         gradient_views: the views whose pixels receive a gradient: their indices, or ``"all"``.
         uses_labels: ``forward`` receives the class labels (supervised baselines only).
         trains: False when there is nothing to train (random initialization).
+        imported: its weights come from a file of the user's; suites of all methods leave it out.
         deviations: departures from the paper.
     """
 
@@ -99,6 +100,7 @@ class MethodCard:
     gradient_views: tuple[int, ...] | Literal["all"] = (0, 1)
     uses_labels: bool = False
     trains: bool = True
+    imported: bool = False
     deviations: tuple[Deviation, ...] = ()
 
     def view_count(self, params: Mapping[str, Any]) -> int:

@@ -24,7 +24,10 @@ Manifest = Mapping[str, Mapping[str, str]]
 """Hash of every top-level definition, by module and name: what ``why`` compares."""
 
 COMPUTING_PACKAGES = ("methods", "protocols", "bench.training", "bench.encoders", "bench.statistics")
-COMPUTING_MODULES = ("bench.data.dataset", "bench.data.views", "bench.data.splits", "bench.metric", "bench.protocol")
+COMPUTING_MODULES = (
+    *("bench.data.dataset", "bench.data.pixels", "bench.data.views", "bench.data.splits"),
+    *("bench.metric", "bench.protocol"),
+)
 """The modules whose code decides a result. An import of any other module is plumbing and is not followed."""
 
 ENCODER_ROOTS = ("bench.encoders.build", "bench.data.dataset")

@@ -294,7 +294,7 @@ def _resume_file(shop: Workshop, identity: str) -> CheckpointFile:
 
 def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Workshop) -> None:
     data = shop.source.load(cell.spec.data)
-    if data.channels != encoder.channels:
+    if data.channels not in (1, encoder.channels):  # an encoder of color images sees gray ones as gray
         raise JobError(
             f"The encoder takes {encoder.channels} channel(s), {data.title} has {data.channels}. "
             "Pre-train on images with the same channels, or choose another evaluation dataset."

@@ -42,6 +42,11 @@ class Metric:
 
 TOP1 = Metric(key="top1", title="top-1", unit="%", lower=0.0, upper=100.0)
 TOP5 = Metric(key="top5", title="top-5", unit="%", lower=0.0, upper=100.0)
+BALANCED_ACCURACY = Metric(key="balanced_accuracy", title="balanced accuracy", unit="%", lower=0.0, upper=100.0)
+AUROC = Metric(key="auroc", title="AUROC", unit="%", lower=0.0, upper=100.0)
+AVERAGE_PRECISION = Metric(key="average_precision", title="average precision", unit="%", lower=0.0, upper=100.0)
 TRAINING_LOSS = Metric(key="training_loss", title="final training loss", higher_is_better=False, decimals=4)
 
-METRICS: dict[str, Metric] = {metric.key: metric for metric in (TOP1, TOP5, TRAINING_LOSS)}
+METRICS: dict[str, Metric] = {
+    metric.key: metric for metric in (TOP1, TOP5, BALANCED_ACCURACY, AUROC, AVERAGE_PRECISION, TRAINING_LOSS)
+}

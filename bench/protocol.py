@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,6 +58,21 @@ class Outcome:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How much an evaluation computes, for estimates of its cost.
+
+    Attributes:
+        forward: images that pass the backbone without a gradient.
+        trained: images that pass it forward and backward.
+        products: multiplications and additions of everything else, such as linear heads, in units of 1e9.
+    """
+
+    forward: float = 0.0
+    trained: float = 0.0
+    products: float = 0.0
+
+
 class Protocol:
     """Base class of every protocol.
 
@@ -79,3 +95,13 @@ class Protocol:
         raise NotImplementedError(
             f"{type(self).__name__} must implement evaluate(self, encoder, data, *, seed, device)"
         )
+
+    def work(self, sizes: Mapping[str, int], *, num_classes: int, feature_dim: int) -> Work | None:
+        """What :meth:`evaluate` computes; None where nobody has said, which leaves the cell without an estimate.
+
+        Args:
+            sizes: images of each split.
+            num_classes: classes or findings.
+            feature_dim: width of the encoder's features.
+        """
+        return None

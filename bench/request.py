@@ -93,6 +93,7 @@ class Request:
     def plan(self, rows: pd.DataFrame) -> Plan:
         """Every cell of the request with its state against ``rows``."""
         key, suite = find_suite(self.suite, self.catalog)
+        source = DataSource(self.catalog.datasets, root=self.root, cache=default_cache())
         specs = expand(
             suite,
             self.catalog,
@@ -100,8 +101,8 @@ class Request:
             protocols=self.protocols,
             seeds=self.seeds,
             data=self.data_spec,
+            offers=source.offers,
         )
-        source = DataSource(self.catalog.datasets, root=self.root, cache=default_cache())
         return make_plan(key, suite, specs, self.catalog, source, rows, words=self._words())
 
     def _words(self) -> Sequence[str]:

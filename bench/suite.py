@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,12 +56,13 @@ class Override(Frozen):
 class Candidate(Override):
     """One method of the suite; ``variant`` tells two settings of one method apart.
 
-    Its own changes come after the suite's ``overrides`` of the method. ``expected`` says what the setting is to show,
-    for the report: it decides nothing.
+    Its own changes come after the suite's ``overrides`` of the method; ``backbone`` replaces the suite's. ``expected``
+    says what the setting is to show, for the report: it decides nothing.
     """
 
     method: str
     variant: str = ""
+    backbone: Component | None = None
     expected: str = ""
 
     @model_validator(mode="before")
@@ -75,9 +76,13 @@ class Candidate(Override):
 
 
 class Evaluation(Frozen):
-    """One protocol of the suite; ``variant`` tells two settings of one protocol apart."""
+    """One protocol of the suite; ``variant`` tells two settings of one protocol apart.
+
+    An ``optional`` one is left out where the data do not offer what it requires; another one is an error there.
+    """
 
     protocol: str
+    optional: bool = False
     variant: str = ""
     params: Parameters = Field(default_factory=dict)
     data: DataSpec | None = None
@@ -136,6 +141,7 @@ def expand(
     protocols: Sequence[str] = (),
     seeds: int | None = None,
     data: DataSpec | None = None,
+    offers: Callable[[DataSpec], Collection[str]] | None = None,
 ) -> tuple[RunSpec, ...]:
     """All cells of the suite as specs completed with every default, in a stable order.
 
@@ -144,13 +150,14 @@ def expand(
             the order of ``methods`` counts.
         seeds: number of seeds, instead of the suite's.
         data: replaces every dataset of the suite.
+        offers: the capabilities of the images of a spec; without it those that the dataset's card declares.
 
     Raises:
         SpecError, UnknownNameError: a name or a parameter is wrong, or a protocol asks for what the data lack.
     """
     _check_names(suite, catalog, methods=methods, protocols=protocols)
     if suite.methods == "all":
-        keys = list(dict.fromkeys(methods)) or [entry.key for entry in catalog.methods]
+        keys = list(dict.fromkeys(methods)) or [entry.key for entry in catalog.methods if not _imported(entry)]
         chosen = [Candidate(method=key) for key in keys]
     else:
         chosen = [item for item in suite.methods if not methods or {item.method, item.name} & set(methods)]
@@ -159,7 +166,8 @@ def expand(
     for candidate in chosen:
         for seed in range(suite.seeds if seeds is None else seeds):
             pretrain = _pretrain_spec(suite, catalog, candidate, seed=seed, data=data)
-            specs += [_run_spec(item, catalog, pretrain, data=data) for item in evaluations]
+            found = [_run_spec(item, catalog, pretrain, data=data, offers=offers) for item in evaluations]
+            specs += [spec for spec in found if spec is not None]
     if not specs:
         raise SpecError("Nothing is left to run: the chosen methods and protocols are not in this suite.")
     return tuple(specs)
@@ -184,6 +192,10 @@ def _check_names(suite: Suite, catalog: Catalog, *, methods: Iterable[str], prot
             raise UnknownNameError("protocol of this suite", key, offered)
 
 
+def _imported(entry: Entry) -> bool:
+    return isinstance(entry.card, MethodCard) and entry.card.imported
+
+
 def _check_doubles(field: str, names: Sequence[str]) -> None:
     for name, count in Counter(names).items():
         if count > 1:
@@ -198,12 +210,13 @@ def _pretrain_spec(
     changes = suite.overrides.get(entry.key, Override()).changed_by(candidate)
     views = changes.views if changes.views is not None else suite.views
     params = entry.complete(changes.params)
+    backbone = candidate.backbone or suite.backbone
     return PretrainSpec(
         method=entry.key,
         variant=candidate.variant,
         method_params=params,
-        backbone=suite.backbone.key,
-        backbone_params=catalog.backbones[suite.backbone.key].complete(suite.backbone.params),
+        backbone=backbone.key,
+        backbone_params=catalog.backbones[backbone.key].complete(backbone.params),
         data=complete_data(_replaced(suite.data, data), catalog),
         views=_views_for(entry, views, entry.card.view_count(params)) if entry.card.trains else (),
         training=_training(suite.training, changes.training, candidate.name) if entry.card.trains else None,
@@ -226,12 +239,23 @@ def _training(base: TrainingSpec, changes: Mapping[str, Any], method: str) -> Tr
         raise SpecError(f"the training settings of {method}: {describe(error)}") from error
 
 
-def _run_spec(item: Evaluation, catalog: Catalog, pretrain: PretrainSpec, *, data: DataSpec | None) -> RunSpec:
+def _run_spec(
+    item: Evaluation,
+    catalog: Catalog,
+    pretrain: PretrainSpec,
+    *,
+    data: DataSpec | None,
+    offers: Callable[[DataSpec], Collection[str]] | None,
+) -> RunSpec | None:
+    """The cell's question; None for an optional protocol whose requirements the data do not meet."""
     entry = catalog.protocols[item.protocol]
     evaluated = pretrain.data if data or not item.data else complete_data(item.data, catalog)
     dataset = catalog.datasets[evaluated.key]
     assert isinstance(entry.card, ProtocolCard) and isinstance(dataset.card, DatasetCard)
-    lacking = set(entry.card.requires) - set(dataset.card.capabilities)
+    offered = offers(evaluated) if offers else dataset.card.capabilities
+    lacking = set(entry.card.requires) - set(offered)
+    if lacking and item.optional:
+        return None
     if lacking:
         raise SpecError(
             f"Protocol {entry.key!r} needs {', '.join(sorted(lacking))}, which dataset {dataset.key!r} does not offer. "

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from bench.card import ProtocolCard
 from bench.data.dataset import ImageDataset, Subset
+from bench.data.pixels import planes, unit
 from bench.data.views import apply, draw
 from bench.encoders.encoder import Encoder
 from bench.errors import DivergenceError, SpecError, describe
@@ -231,7 +232,7 @@ class Diagnostics(Protocol):
             return test
         order = torch.randperm(len(test), generator=stream("diagnostics samples", seed))
         rows = order[: self.max_samples].sort().values.numpy()
-        return Subset(images=test.images[rows], labels=test.labels[rows], samples=test.samples[rows])
+        return test[rows]
 
     def _view_features(self, encoder: Encoder, test: Subset, seed: int, view: int, device: str) -> Tensor:
         """Features (N, D) of one random view of each image; an image's row of the draws is its index in the dataset."""
@@ -241,9 +242,8 @@ class Diagnostics(Protocol):
         parts = []
         for start in range(0, len(test), BLOCK):
             rows = slice(start, start + BLOCK)
-            pixels = torch.as_tensor(test.images[rows], device=device).permute(0, 3, 1, 2) / 255  # (B, C, H, W)
-            seen = (apply(pixels, drawn[rows]) * 255).round().to(torch.uint8)  # as an image file would hold it
-            parts.append(encoder.features(seen.permute(0, 2, 3, 1), device=device))
+            pixels = unit(planes(test.images[rows]).to(device))  # (B, C, H, W)
+            parts.append(encoder.pooled(apply(pixels, drawn[rows])).cpu())
         return torch.cat(parts)
 
 

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from bench.card import ProtocolCard
 from bench.data.dataset import ImageDataset, Subset
+from bench.data.pixels import planes, unit
 from bench.data.views import make_view
 from bench.encoders.encoder import Encoder
 from bench.errors import DataError, DivergenceError, SpecError, describe
@@ -180,9 +181,8 @@ class FalseNegativeAudit(Protocol):
             generator = stream("false_negative_audit views", seed, number)
             embedded = []
             for start in range(0, len(test), BLOCK):
-                pixels = torch.from_numpy(test.images[start : start + BLOCK]).permute(0, 3, 1, 2).float() / 255
-                seen = make_view(pixels, self.view, generator).mul_(255).round_().byte()  # (B, C, H, W)
-                features = encoder.features(seen.permute(0, 2, 3, 1).numpy(), device=device)  # (B, D)
+                pixels = unit(planes(test.images[start : start + BLOCK]).to(device))  # (B, C, H, W)
+                features = encoder.pooled(make_view(pixels, self.view, generator)).cpu()  # (B, D)
                 embeddings = encoder.embeddings(features, device=device)
                 embedded.append(features if embeddings is None else embeddings)
             yield torch.cat(embedded)

@@ -20,12 +20,14 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bench.card import ProtocolCard
 from bench.data.dataset import ImageDataset, Subset
+from bench.data.pixels import planes, unit
 from bench.data.splits import stratified_subset
 from bench.data.views import make_view
 from bench.encoders.encoder import Encoder
@@ -136,7 +138,7 @@ class SemiSupervised(Protocol):
         labelled = _labelled(data, self.fraction, seed)
         validation = data.split("validation")
         with isolated_rng(seed, "semi_supervised", device=device), true_float32():
-            images = torch.as_tensor(labelled.images, device=device).permute(0, 3, 1, 2)  # (N, C, H, W) uint8
+            images = planes(np.asarray(labelled.images)).to(device)  # (N, C, H, W) as stored
             labels = torch.as_tensor(labelled.labels, device=device)
             standardize, head, first_fit = self._first_fit(
                 encoder, images, labels, validation, num_classes=data.num_classes, seed=seed, device=device
@@ -231,9 +233,9 @@ class SemiSupervised(Protocol):
         classifier.train(self.batch_norm == "batch")
         for _ in range(self.steps):
             rows = _batch_rows(len(labels), self.batch_size, order).to(labels.device)
-            seen = make_view(_pixels(images[rows]), self.view, views)  # (B, C, H, W)
+            seen = make_view(unit(images[rows]), self.view, views)  # (B, C, H, W)
             loss = cross_entropy(
-                classifier(_normalized(encoder, seen)), labels[rows], label_smoothing=self.label_smoothing
+                classifier(encoder.normalize(seen)), labels[rows], label_smoothing=self.label_smoothing
             )
             optimizer.zero_grad()
             loss.backward()
@@ -250,30 +252,20 @@ def _labelled(data: ImageDataset, fraction: float, seed: int) -> Subset:
     """The training images that keep their labels."""
     train = data.split("train")
     rows = stratified_subset(train.labels, fraction, seed, num_classes=data.num_classes)
-    return Subset(images=train.images[rows], labels=train.labels[rows], samples=train.samples[rows])
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """Images (B, C, H, W) uint8 as float32 in [0, 1]."""
-    return images.float() / 255
-
-
-def _normalized(encoder: Encoder, pixels: Tensor) -> Tensor:
-    mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (encoder.mean, encoder.std))
-    return (pixels - mean) / std
+    return train[rows]
 
 
 @torch.no_grad()
 def _frozen_features(
     encoder: Encoder, images: Tensor, change: Callable[[Tensor], Tensor] | None = None, *, batch_size: int = 512
 ) -> Tensor:
-    """Features (N, D) of images (N, C, H, W) uint8 in evaluation mode; ``change`` is applied to the pixels before.
+    """Features (N, D) of stored images (N, C, H, W) in evaluation mode; ``change`` is applied to the pixels before.
 
     Only one batch is ever held as pixels: in float32 a tenth of ImageNet takes 77 GB.
     """
     module = encoder.module.to(images.device).eval()
-    batches = (_pixels(part) for part in images.split(batch_size))
-    return torch.cat([module(_normalized(encoder, change(x) if change else x)).float() for x in batches])
+    batches = (unit(part) for part in images.split(batch_size))
+    return torch.cat([module(encoder.normalize(change(x) if change else x)).float() for x in batches])
 
 
 def _fresh_classifier(encoder: Encoder, standardize: Standardizer, head: nn.Linear) -> Classifier:

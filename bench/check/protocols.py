@@ -16,6 +16,7 @@ from bench.card import ProtocolCard
 from bench.check.battery import CheckResult, ContractBrokenError, literal_defaults, run_checks
 from bench.check.methods import TinyBackbone
 from bench.data.dataset import ImageDataset, Subset
+from bench.data.pixels import planes, unit
 from bench.encoders.encoder import Encoder
 from bench.metric import TOP1, TOP5
 from bench.protocol import Outcome, Protocol
@@ -88,7 +89,7 @@ def tiny_encoder(data: ImageDataset) -> Encoder:
         identity="",
     )
     with torch.no_grad():
-        module.train()(encoder.normalize(data.images[data.splits["train"]]))
+        module.train()(encoder.normalize(unit(planes(data.split("train").images[:]))))
     module.eval()
     return encoder
 

@@ -1,18 +1,80 @@
-"""A dataset in memory: images, labels, fixed splits, fingerprint."""
+"""A dataset: images in memory or decoded when they are read, labels, fixed splits, metadata, fingerprint."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 SPLITS = ("train", "validation", "test")
-BLOCK = 1024  # images whose pixels are counted at a time
+UNLABELLED = "unlabelled"
+"""A further split that some datasets have: images for pre-training, without labels."""
+
+UNKNOWN = -2
+"""Label of an image that nobody labelled: of one without a class, and of a finding that is not mentioned."""
+UNCERTAIN = -1
+"""A finding that the reader could neither confirm nor exclude."""
+
+FULL_SCALE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+"""The stored value that stands for 1.0, by the type of the stored pixels."""
+
+BLOCK = 1024  # images whose pixels are read at a time
+
+Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Rows = slice | NDArray[np.int64]
+
+
+class Images(Protocol):
+    """Images of one size: an array, or anything that reads them when they are asked for.
+
+    ``images[rows]`` with a slice or an array of indices gives a new array (n, H, W, C), uint8 or uint16;
+    ``np.asarray(images)`` gives all.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, rows: Any) -> Any: ...
+    def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]: ...
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some of the images of a set that is read when asked for."""
+
+    images: Images
+    rows: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.rows), *self.images.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.images.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Rows) -> Pixels:
+        chosen: Pixels = self.images[self.rows[rows]]
+        return chosen
+
+    def __array__(self, dtype: Any = None, *, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[:], dtype=dtype)
+
+
+def select(images: Images, rows: NDArray[np.int64]) -> Images:
+    """The images ``rows``: a copy where they are in memory, otherwise a view that reads them when asked for."""
+    chosen: Images = images[rows] if isinstance(images, np.ndarray) else Selection(images, rows)
+    return chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,42 +82,64 @@ class Subset:
     """The samples of one split.
 
     Attributes:
-        images: (n, H, W, C) uint8.
-        labels: (n,) int64.
+        images: (n, H, W, C) uint8 or uint16; read them in blocks, they may not fit into memory.
+        labels: (n,) int64 classes, or (n, F) int64 findings.
         samples: (n,) int64, each sample's index in the whole dataset.
+        metadata: columns of n strings, such as ``patient``.
     """
 
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
     samples: NDArray[np.int64]
+    metadata: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, rows: NDArray[np.int64]) -> Subset:
+        """The samples at these positions."""
+        return Subset(
+            images=select(self.images, rows),
+            labels=self.labels[rows],
+            samples=self.samples[rows],
+            metadata={name: column[rows] for name, column in self.metadata.items()},
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageDataset:
-    """Labelled images of one size with fixed train, validation and test splits.
+    """Images of one size with labels and fixed train, validation and test splits.
 
     Attributes:
         key: registry key.
         title: name as printed.
-        images: (N, H, W, C) uint8.
-        labels: (N,) int64, indices into ``class_names``.
-        class_names: one per class.
-        splits: sorted, disjoint indices for each of ``train``, ``validation``, ``test``.
+        images: (N, H, W, C) uint8 or uint16, where the whole range of the type stands for [0, 1].
+        labels: (N,) int64, indices into ``class_names``; or (N, F) int64, where each of F findings is 1 present,
+            0 absent, ``UNCERTAIN`` or ``UNKNOWN``. An image without a class is ``UNKNOWN``.
+        class_names: one per class or finding.
+        splits: sorted, disjoint indices for each of ``train``, ``validation``, ``test``, whose images are labelled;
+            and, for images that serve pre-training only, ``unlabelled``.
+        metadata: columns of N strings: ``patient``, ``study``, ``laterality``, ``view`` … as far as they are known;
+            an empty string where they are not.
     """
 
     key: str
     title: str
-    images: NDArray[np.uint8]
+    images: Images
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     splits: Mapping[str, NDArray[np.int64]]
+    metadata: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
+        """Number of classes, or of findings."""
         return len(self.class_names)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image has findings, any number of them, and not one class."""
+        return self.labels.ndim == 2
 
     @property
     def channels(self) -> int:
@@ -67,32 +151,54 @@ class ImageDataset:
         return int(self.images.shape[1]), int(self.images.shape[2])
 
     def split(self, name: str) -> Subset:
-        """The samples of ``train``, ``validation`` or ``test``."""
-        index = self.splits[name]
-        return Subset(images=self.images[index], labels=self.labels[index], samples=index)
+        """The samples of ``train``, ``validation`` or ``test``, or of ``unlabelled`` where there are such."""
+        return self._subset(self.splits[name])
+
+    @property
+    def pretraining(self) -> Subset:
+        """What self-supervised methods see: the training split and the unlabelled images, never an evaluation image."""
+        if UNLABELLED not in self.splits:
+            return self.split("train")
+        return self._subset(np.sort(np.concatenate([self.splits["train"], self.splits[UNLABELLED]])))
+
+    def _subset(self, index: NDArray[np.int64]) -> Subset:
+        return Subset(
+            images=select(self.images, index),
+            labels=self.labels[index],
+            samples=index,
+            metadata={name: column[index] for name, column in self.metadata.items()},
+        )
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over pixels, labels, class names and splits: what a result's data hash is made of."""
+        """SHA-256 over pixels, labels, names, splits and metadata: what a result's data hash is made of."""
         digest = hashlib.sha256()
-        arrays: list[NDArray[Any]] = [self.images, self.labels, *(self.splits[name] for name in SPLITS)]
-        for array in arrays:
+        digest.update(f"{self.images.dtype.str}{tuple(self.images.shape)}".encode())
+        for block in self._blocks(np.arange(len(self.labels))):
+            digest.update(np.ascontiguousarray(block).data)  # a view: the pixels are not copied
+        for array in (self.labels, *(self.splits[name] for name in sorted(self.splits))):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)  # a view: the pixels are not copied
-        digest.update("\0".join(self.class_names).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        for name in sorted(self.metadata):
+            digest.update("\0".join((name, *self.metadata[name].tolist())).encode())
+        digest.update("\0".join((*sorted(self.splits), *self.class_names)).encode())
         return digest.hexdigest()
 
     @cached_property
     def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of each channel over the training split, on the [0, 1] scale."""
-        train = self.splits["train"]
-        counts = np.zeros((self.channels, 256), dtype=np.int64)
-        for start in range(0, len(train), BLOCK):  # bincount casts what it counts to int64
-            pixels = self.images[train[start : start + BLOCK]].reshape(-1, self.channels)
-            counts += np.stack([np.bincount(pixels[:, c], minlength=256) for c in range(self.channels)])
-        levels = np.arange(256) / 255.0
+        full = FULL_SCALE[self.images.dtype]
+        counts = np.zeros((self.channels, full + 1), dtype=np.int64)
+        for block in self._blocks(self.splits["train"]):  # bincount casts what it counts to int64
+            pixels = block.reshape(-1, self.channels)
+            counts += np.stack([np.bincount(pixels[:, c], minlength=full + 1) for c in range(self.channels)])
+        levels = np.arange(full + 1) / full
         total = counts[0].sum()
         mean = counts @ levels / total
         variance = counts @ levels**2 / total - mean**2
         std = np.sqrt(np.maximum(variance, 0.0))
         return tuple(map(float, mean)), tuple(float(s) if s > 0 else 1.0 for s in std)
+
+    def _blocks(self, index: NDArray[np.int64]) -> Iterator[Pixels]:
+        for start in range(0, len(index), BLOCK):
+            yield self.images[index[start : start + BLOCK]]

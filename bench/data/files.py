@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.card import Capability
 from bench.errors import DataError
 
 T = TypeVar("T", bound=Callable[..., Any])
 Lister = Callable[[Path, Mapping[str, Any]], Iterable[Path]]
+Offers = Callable[[Path, Mapping[str, Any]], Collection[Capability]]
 
 
 def every_file(root: Path, params: Mapping[str, Any]) -> Iterable[Path]:
@@ -25,17 +27,22 @@ class Dependencies:
     Attributes:
         packages: distributions; their versions count.
         files: from the root folder and the loader's parameters to the files that it reads.
+        offers: from the same to what the images offer to protocols, for a loader of which that depends on the files;
+            otherwise the card says it.
     """
 
     packages: tuple[str, ...] = ()
     files: Lister = every_file
+    offers: Offers | None = None
 
 
-def depends_on(*, packages: tuple[str, ...] = (), files: Lister = every_file) -> Callable[[T], T]:
+def depends_on(
+    *, packages: tuple[str, ...] = (), files: Lister = every_file, offers: Offers | None = None
+) -> Callable[[T], T]:
     """Declare what a loader's result depends on, below ``@register_dataset``."""
 
     def mark(loader: T) -> T:
-        loader.dependencies = Dependencies(packages=packages, files=files)  # type: ignore[attr-defined]
+        loader.dependencies = Dependencies(packages=packages, files=files, offers=offers)  # type: ignore[attr-defined]
         return loader
 
     return mark

@@ -22,7 +22,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from bench.data.dataset import SPLITS, ImageDataset
+from bench.card import Capability, DatasetCard
+from bench.data.dataset import ImageDataset
 from bench.data.files import Dependencies, existing_folder
 from bench.errors import DataError, JointbenchError
 from bench.registry import Entry, Registry
@@ -63,6 +64,15 @@ class DataSource:
             return self._memo[address].fingerprint
         return self._recorded(address) or self._load(spec, address).fingerprint
 
+    def offers(self, spec: DataSpec) -> tuple[Capability, ...]:
+        """What the images offer to protocols; no pixels are read."""
+        entry = self.datasets[spec.key]
+        assert isinstance(entry.card, DatasetCard)
+        if entry.needs_root and (asked := _dependencies(entry).offers) is not None:
+            root = self._root_for(entry).resolve()
+            return tuple(_guarded(entry, lambda: asked(root, entry.complete(spec.params))))
+        return entry.card.capabilities
+
     def _load(self, spec: DataSpec, address: str) -> ImageDataset:
         if address not in self._memo:
             dataset: ImageDataset | None = self._read(address)
@@ -88,7 +98,7 @@ class DataSource:
         """Name of the cache entry: the key, and a digest of everything that decides the content."""
         entry = self.datasets[spec.key]
         params = entry.complete(spec.params)
-        needs: Dependencies = getattr(_guarded(entry, entry.load), "dependencies", Dependencies())
+        needs = _dependencies(entry)
         decides: dict[str, Any] = {
             "params": params,
             "code": _code_digest(entry.file),
@@ -122,7 +132,8 @@ class DataSource:
                     images=archive["images"],
                     labels=archive["labels"],
                     class_names=tuple(head["class_names"]),
-                    splits={name: archive[name] for name in SPLITS},
+                    splits={name: archive[f"split {name}"] for name in head["splits"]},
+                    metadata={name: archive[f"column {name}"] for name in head["metadata"]},
                 )
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
@@ -130,8 +141,16 @@ class DataSource:
 
     def _write(self, address: str, dataset: ImageDataset) -> None:
         """Write the entry, the record last: two processes may do so at once, and each leaves a complete entry."""
-        head = {"key": dataset.key, "title": dataset.title, "class_names": dataset.class_names}
-        arrays: dict[str, Any] = {"images": dataset.images, "labels": dataset.labels, **dataset.splits}
+        head = {
+            "key": dataset.key,
+            "title": dataset.title,
+            "class_names": dataset.class_names,
+            "splits": list(dataset.splits),
+            "metadata": list(dataset.metadata),
+        }
+        arrays: dict[str, Any] = {"images": dataset.images, "labels": dataset.labels}
+        arrays |= {f"split {name}": rows for name, rows in dataset.splits.items()}
+        arrays |= {f"column {name}": values for name, values in dataset.metadata.items()}
         record = {"fingerprint": dataset.fingerprint, "check": _check(address, dataset.fingerprint)}
         self._replace(
             f"{address}.npz",
@@ -157,6 +176,11 @@ class DataSource:
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def _dependencies(entry: Entry) -> Dependencies:
+    declared: Dependencies = getattr(_guarded(entry, entry.load), "dependencies", Dependencies())
+    return declared
 
 
 def _guarded(entry: Entry, work: Callable[[], Any]) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
+from bench.data.dataset import Images
+from bench.data.pixels import planes, unit
 from bench.training.precision import true_float32
 
 
@@ -21,7 +22,7 @@ class Encoder:
         module: maps (B, C, H, W) to (B, ``feature_dim``).
         feature_dim: width of the pooled features.
         channels: input channels C.
-        image_size: input height and width in pixels.
+        image_size: input height and width in pixels; other sizes are resized to it.
         mean, std: per channel, on the [0, 1] scale.
         origin: where the weights come from, in words.
         identity: digest of the pre-training's spec, code and data.
@@ -38,23 +39,37 @@ class Encoder:
     identity: str
     projector: nn.Module | None = None
 
-    def normalize(self, images: NDArray[np.uint8] | Tensor) -> Tensor:
-        """Images (B, H, W, C) uint8 to normalized float32 (B, C, H, W)."""
-        pixels = torch.as_tensor(images).permute(0, 3, 1, 2).to(torch.float32).div(255.0)
-        mean = torch.tensor(self.mean, device=pixels.device).view(-1, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(-1, 1, 1)
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, C', H', W') in [0, 1] to what the module takes: (B, C, H, W), normalized.
+
+        Gray images are repeated for a module that takes color; another size than ``image_size`` is resized, bilinear
+        and antialiased.
+        """
+        if pixels.shape[1] == 1 and self.channels > 1:
+            pixels = pixels.expand(-1, self.channels, -1, -1)
+        if tuple(pixels.shape[2:]) != self.image_size:
+            pixels = interpolate(pixels, size=self.image_size, mode="bilinear", antialias=True)
+        mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
     @torch.inference_mode()
     @true_float32()
-    def features(self, images: NDArray[np.uint8], *, device: str = "cpu", batch_size: int = 512) -> Tensor:
-        """Pooled features (N, D) float32 of images (N, H, W, C) uint8, on the CPU, in evaluation mode."""
-        module = self.module.to(device).eval()
+    def features(self, images: Images, *, device: str = "cpu", batch_size: int = 512) -> Tensor:
+        """Pooled features (N, D) float32 of images (N, H, W, C) uint8 or uint16, on the CPU, in evaluation mode."""
         parts = [
-            module(self.normalize(torch.as_tensor(images[start : start + batch_size]).to(device))).float().cpu()
+            self.pooled(unit(planes(images[start : start + batch_size]).to(device))).cpu()
             for start in range(0, len(images), batch_size)
         ]
         return torch.cat(parts)
+
+    @torch.inference_mode()
+    @true_float32()
+    def pooled(self, pixels: Tensor) -> Tensor:
+        """Pooled features (B, D) float32 of one batch of pixels (B, C, H, W) in [0, 1], on their device, in evaluation
+        mode: of views, for example."""
+        module = self.module.to(pixels.device).eval()
+        features: Tensor = module(self.normalize(pixels)).float()
+        return features
 
     @torch.inference_mode()
     @true_float32()

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.data.dataset import Images
+from bench.data.pixels import planes, unit
 from bench.data.views import make_view
 from bench.errors import SpecError
 from bench.spec import PretrainSpec
@@ -26,7 +28,7 @@ class Batches:
 
     Args:
         spec: with one view for all, or one per view of the method.
-        images: (n, H, W, C) uint8.
+        images: (n, H, W, C) uint8 or uint16.
         labels: (n,) int64, or None.
         views: views that the method expects.
         mean, std: per channel, on the [0, 1] scale.
@@ -40,7 +42,7 @@ class Batches:
     def __init__(
         self,
         spec: PretrainSpec,
-        images: NDArray[np.uint8],
+        images: Images,
         labels: NDArray[np.int64] | None,
         *,
         views: int,
@@ -63,7 +65,7 @@ class Batches:
         self.own = spec.training.own_batch_size(process_count())
         self.seed = spec.seed
         self.views = spec.views * views if len(spec.views) == 1 else spec.views
-        self.images = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)  # (n, C, H, W)
+        self.images = planes(np.asarray(images)).to(device)  # (n, C, H, W)
         self.labels = None if labels is None else torch.from_numpy(labels).to(device)
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
@@ -85,7 +87,7 @@ class Batches:
         """
         first = process_rank() * self.own
         index = self.order[step * self.size :][first : first + self.own]
-        pixels = self.images[index].float().div_(255.0)  # (B, C, H, W)
+        pixels = unit(self.images[index])  # (B, C, H, W)
         views = []
         for number, view in enumerate(self.views):
             generator = stream("views", self.seed, epoch, step, number)  # on the CPU: the same draws on every device

@@ -21,6 +21,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bench.data.dataset import Images
 from bench.errors import CollapseError, JobError, SpecError, TrainingError
 from bench.spec import PretrainSpec, TrainingSpec
 from bench.training.batches import Batches
@@ -44,7 +45,7 @@ TOTAL = "total"
 def pretrain(
     method: Method,
     spec: PretrainSpec,
-    images: NDArray[np.uint8],
+    images: Images,
     labels: NDArray[np.int64] | None,
     *,
     mean: Sequence[float],
@@ -65,7 +66,7 @@ def pretrain(
     Args:
         method: freshly initialized; it ends on ``device``, in training mode.
         spec: what is trained; ``spec.training`` is the recipe.
-        images: (n, H, W, C) uint8.
+        images: (n, H, W, C) uint8 or uint16.
         labels: (n,) int64; they reach the method only if its card says ``uses_labels``.
         mean, std: per channel, on the [0, 1] scale.
         device: ``cpu`` or ``cuda``; of several processes each takes the CUDA device of its rank.

@@ -44,9 +44,10 @@ def train_encoder(
     checkpoint: CheckpointFile | None = None,
     progress: Callable[[EpochRecord], None] | None = None,
 ) -> TrainingResult:
-    """Train ``model``, and with it ``encoder.module`` and ``encoder.projector``, on the training split of ``data``.
+    """Train ``model``, and with it ``encoder.module`` and ``encoder.projector``, on ``data.pretraining``.
 
-    The validation and test splits are not read, and labels reach the method only if its card says ``uses_labels``.
+    The validation and test splits are not read. Labels reach the method only if its card says ``uses_labels``; then it
+    sees the training split alone, without the unlabelled images.
 
     Args:
         encoder, model: as :func:`build_method` returns them.
@@ -55,12 +56,12 @@ def train_encoder(
     Raises:
         SpecError, DivergenceError, CollapseError: as in :func:`bench.training.loop.pretrain`.
     """
-    train = data.split("train")
+    seen = data.split("train") if model.card.uses_labels else data.pretraining
     return pretrain(
         model,
         spec,
-        train.images,
-        train.labels if model.card.uses_labels else None,
+        seen.images,
+        seen.labels if model.card.uses_labels else None,
         mean=encoder.mean,
         std=encoder.std,
         device=device,

@@ -32,8 +32,13 @@ def test_labels_class_names_and_splits_change_the_fingerprint() -> None:
         replace(original, class_names=("a", "c")),
         replace(original, splits=splits),
         replace(original, images=original.images.reshape(6, 4, 1, 1)),
+        replace(original, images=original.images.astype(np.uint16)),
+        replace(original, metadata={"patient": np.array(list("aabbcc"))}),
+        replace(original, metadata={"patient": np.array(list("aabbcd"))}),
+        replace(original, metadata={"study": np.array(list("aabbcc"))}),
+        replace(original, splits={**original.splits, "train": np.array([0, 1]), "unlabelled": np.array([2, 3])}),
     ]
-    assert len({original.fingerprint, *(other.fingerprint for other in changed)}) == 5
+    assert len({original.fingerprint, *(other.fingerprint for other in changed)}) == 10
 
 
 def test_names_memory_layout_and_title_leave_the_fingerprint() -> None:
@@ -44,9 +49,9 @@ def test_names_memory_layout_and_title_leave_the_fingerprint() -> None:
 
 def test_the_fingerprint_is_the_hash_of_the_content_in_order() -> None:
     original, digest = dataset(), hashlib.sha256()
-    for array in (original.images, original.labels, *(original.splits[n] for n in ("train", "validation", "test"))):
+    for array in (original.images, original.labels, *(original.splits[n] for n in ("test", "train", "validation"))):
         digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
-    digest.update(b"a\0b")
+    digest.update(b"test\0train\0validation\0a\0b")
     assert original.fingerprint == digest.hexdigest()
 
 
@@ -87,3 +92,63 @@ def test_channel_statistics_add_up_over_blocks_and_copy_few_pixels_at_a_time() -
     pixels = images[:5500].reshape(-1, 3) / 255
     np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=0, atol=1e-12)
     np.testing.assert_allclose(std, pixels.std(axis=0), rtol=0, atol=1e-12)
+
+
+class ReadLater:
+    """Images that keep which rows were asked for, and hand out copies."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images, self.asked = images, []
+        self.shape, self.dtype = images.shape, images.dtype
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
+        self.asked.append(np.arange(len(self.images))[rows].tolist())
+        return self.images[rows].copy()
+
+    def __array__(self, dtype: object = None, *, copy: bool | None = None) -> np.ndarray:
+        return self[:]
+
+
+def test_images_that_are_read_later_are_the_same_dataset_and_read_only_when_asked() -> None:
+    original = dataset()
+    later = ReadLater(np.asarray(original.images))
+    lazy = replace(original, images=later)
+    part = lazy.split("train")[np.array([3, 1])]
+    assert later.asked == [] and part.images.shape == (2, 2, 2, 1) and len(part.images) == 2
+    assert np.array_equal(part.images[1:], original.images[[1]]) and later.asked == [[1]]
+    assert np.array_equal(np.asarray(part.images), original.images[[3, 1]])
+    assert lazy.fingerprint == original.fingerprint
+    assert lazy.channel_statistics == original.channel_statistics
+
+
+def test_pretraining_sees_unlabelled_images_but_none_of_an_evaluation_split() -> None:
+    splits = {
+        "train": np.array([3]),
+        "validation": np.array([1]),
+        "test": np.array([5]),
+        "unlabelled": np.array([0, 4]),
+    }
+    patients = {"patient": np.array(list("abcdef"))}
+    seen = replace(dataset(), splits=splits, metadata=patients).pretraining
+    assert seen.samples.tolist() == [0, 3, 4] and seen.metadata["patient"].tolist() == ["a", "d", "e"]
+    assert np.array_equal(seen.images, dataset().images[[0, 3, 4]])
+    assert dataset().pretraining.samples.tolist() == [0, 1, 2, 3]
+
+
+def test_findings_make_a_dataset_multilabel() -> None:
+    findings = replace(dataset(), labels=np.zeros((6, 2), dtype=np.int64))
+    assert findings.multilabel and not dataset().multilabel
+    assert findings.split("train").labels.shape == (4, 2)
+
+
+def test_sixteen_bits_use_their_whole_range() -> None:
+    images = np.array([0, 65535, 65535, 65535], dtype=np.uint16).reshape(4, 1, 1, 1)
+    splits = {"train": np.arange(4), "validation": np.arange(0), "test": np.arange(0)}
+    deep = ImageDataset(
+        key="d", title="D", images=images, labels=np.zeros(4, dtype=np.int64), class_names=("a",), splits=splits
+    )
+    (mean,), (std,) = deep.channel_statistics
+    assert (mean, std) == (pytest.approx(0.75), pytest.approx(0.75**0.5 / 2))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.data.pixels import planes, unit
 from bench.encoders.convnet import convnet
 from bench.encoders.encoder import Encoder
 from bench.spec import DataSpec, PretrainSpec, TrainingSpec, ViewSpec
@@ -32,7 +34,7 @@ def trained_encoder() -> Encoder:
 
 
 def test_images_are_divided_by_255_then_shifted_and_scaled_by_channel() -> None:
-    normalized = encoder_of(nn.Identity()).normalize(IMAGES)
+    normalized = encoder_of(nn.Identity()).normalize(unit(planes(IMAGES)))
     expected = (IMAGES.transpose(0, 3, 1, 2) / 255 - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))
     assert normalized.dtype == torch.float32 and normalized.shape == (37, 3, 8, 8)
     np.testing.assert_allclose(normalized, expected, rtol=1e-5, atol=1e-6)
@@ -45,7 +47,7 @@ def test_features_are_those_of_evaluation_mode_and_leave_the_statistics() -> Non
     features = encoder.features(IMAGES)
     encoder.module.eval()
     with torch.no_grad():
-        expected = encoder.module(encoder.normalize(IMAGES))
+        expected = encoder.module(encoder.normalize(unit(planes(IMAGES))))
     assert features.dtype == torch.float32 and features.shape == (37, 16)
     torch.testing.assert_close(features, expected)
     assert torch.equal(encoder.module.get_buffer("0.blocks.1.running_mean"), statistics)
@@ -88,7 +90,7 @@ def test_training_and_evaluation_normalize_bit_for_bit_alike() -> None:
     batches = Batches(spec, IMAGES, None, views=1, mean=MEAN, std=STD, device=torch.device("cpu"))
     batches.start_epoch(0)
     (view,), _ = batches.load(0, 0)
-    assert torch.equal(view, encoder_of(nn.Identity()).normalize(IMAGES[batches.order]))
+    assert torch.equal(view, encoder_of(nn.Identity()).normalize(unit(planes(IMAGES[batches.order]))))
 
 
 def test_embeddings_are_what_the_projector_makes_of_the_features_in_evaluation_mode() -> None:
@@ -108,3 +110,25 @@ def test_the_networks_that_are_kept_have_names_of_their_own() -> None:
     whole = dataclasses.replace(encoder, projector=nn.Linear(encoder.feature_dim, 5))
     assert {name.split(".")[0] for name in whole.networks.state_dict()} == {"backbone", "projector"}
     assert whole.clone().projector is not whole.projector
+
+
+def test_gray_images_reach_an_encoder_of_color_images_in_every_channel() -> None:
+    gray = IMAGES[..., :1]
+    expected = encoder_of(nn.Identity()).normalize(unit(planes(np.repeat(gray, 3, axis=3))))
+    assert torch.equal(encoder_of(nn.Identity()).normalize(unit(planes(gray))), expected)
+
+
+def test_images_of_another_size_are_resized_to_the_encoders() -> None:
+    large = np.full((2, 24, 12, 3), 128, dtype=np.uint8)
+    large[:, :12] = 0  # the upper half is black
+    seen = encoder_of(nn.Identity()).normalize(unit(planes(large)))
+    assert seen.shape == (2, 3, 8, 8)
+    black, gray = ((np.array([0, 128 / 255])[:, None] - MEAN) / STD)[:, 0]
+    assert seen[0, 0, 0, 0].item() == pytest.approx(black, abs=1e-5)
+    assert seen[0, 0, -1, -1].item() == pytest.approx(gray, abs=1e-5)
+
+
+def test_sixteen_bit_images_are_divided_by_65535() -> None:
+    deep = (IMAGES.astype(np.uint16) * 257).astype(np.uint16)  # 255 * 257 is 65535
+    network = encoder_of(nn.Flatten())
+    torch.testing.assert_close(network.features(deep), network.features(IMAGES))
