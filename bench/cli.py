@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import bench
+from bench.cli_options import (
+    QUICK,
+    REPORT,
+    Calibrate,
+    Data,
+    Dataset,
+    Device,
+    Devices,
+    Force,
+    Format,
+    Kind,
+    Methods,
+    NewKind,
+    Origin,
+    Out,
+    Plugins,
+    Protocols,
+    Seeds,
+    SuiteArgument,
+    Threads,
+    Workers,
+)
+from bench.cli_steps import (
+    build_whole_report,
+    compute,
+    counts,
+    exit_with_failures,
+    make_request,
+    number_of,
+    print_problems,
+)
 from bench.cli_store import STORE, StoreUrl, store_app
 from bench.errors import JointbenchError
 
 if TYPE_CHECKING:
+    from bench.cost import Costs
     from bench.plan import Plan, PlannedCell
-    from bench.request import Request
 
 app = typer.Typer(
     name="jointbench",
@@ -26,29 +56,6 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(store_app, name="store")
-
-SuiteArgument = Annotated[str, typer.Argument(metavar="SUITE", help="Key of a suite, or a YAML file.")]
-Methods = Annotated[str, typer.Option(metavar="A,B", help="Only these methods.")]
-Protocols = Annotated[str, typer.Option(metavar="P,Q", help="Only these protocols.")]
-Seeds = Annotated[int | None, typer.Option(min=1, help="Number of seeds, instead of the suite's.")]
-Data = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="Class folders of images, or where --dataset lies."),
-]
-Dataset = Annotated[str, typer.Option(metavar="KEY", help="Dataset that replaces the suite's.")]
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A file that registers more.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the report is written.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")]
-Devices = Annotated[int, typer.Option(min=1, help="Devices that share each pre-training, one process on each.")]
-Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 chooses by device and cores.")]
-Threads = Annotated[int, typer.Option(min=0, help="Threads of each worker; 0 is one on a CPU.")]
-Force = Annotated[bool, typer.Option("--force", help="Evaluate the chosen cells again, from the stored encoders.")]
-Kind = Literal["methods", "protocols", "datasets", "backbones", "suites"]
-NewKind = Literal["method", "protocol", "dataset"]
-Origin = Literal["published", "measured", "both"]
-Format = Literal["md", "csv", "latex", "json", "html"]
-
-QUICK, REPORT = "quick", "jointbench-report"
 
 
 @app.command()
@@ -72,7 +79,7 @@ def run(
     from bench.job import restore_training_rows
     from bench.reporting import check_writable
 
-    request = _request(
+    request = make_request(
         suite, methods, protocols, seeds, data, dataset, store, plugin,
         device=device, devices=devices, workers=workers, threads=threads, force=force,
     )  # fmt: skip
@@ -81,16 +88,16 @@ def run(
     check_writable(out)
     failures = 0
     if cells:
-        print(f"{plan.suite}: {_counts(plan)}. Computing {_number(len(cells), 'cell')}.", flush=True)
-        failures = _compute(request, plan.suite, cells)
+        print(f"{plan.suite}: {counts(plan)}. Computing {number_of(len(cells), 'cell')}.", flush=True)
+        failures = compute(request, plan.suite, cells)
         plan = request.plan(request.results.frame())
     else:
-        print(f"{plan.suite}: nothing to do, all {_number(len(plan.cells), 'cell')} fresh.")
+        print(f"{plan.suite}: nothing to do, all {number_of(len(plan.cells), 'cell')} fresh.")
     restore_training_rows(request.results, plan.cells)
-    _print_problems(request)
-    index, built = _build_report(request, out)
+    print_problems(request)
+    index, built = build_whole_report(request, out)
     print(f"Report: {index.resolve()}{'' if built else ' (unchanged)'}")
-    _exit_with_failures(plan, failures)
+    exit_with_failures(plan, failures)
 
 
 @app.command()
@@ -103,19 +110,23 @@ def plan(
     dataset: Dataset = "",
     store: StoreUrl = STORE,
     plugin: Plugins = None,
+    device: Device = "auto",
+    workers: Workers = 0,
+    threads: Threads = 0,
+    calibrate: Calibrate = True,  # noqa: FBT002 (Typer passes options by name)
 ) -> None:
-    """Show what would run, and why, and what it cost last time."""
-    from bench.reporting import cost_in_words
+    """Show what would run, and why, and what it will cost: by the last run, else by a short calibration."""
+    from bench.cost import plan_costs
 
-    request = _request(suite, methods, protocols, seeds, data, dataset, store, plugin)
+    request = make_request(
+        suite, methods, protocols, seeds, data, dataset, store, plugin, device=device, workers=workers, threads=threads
+    )
     rows = request.results.frame()
     planned = request.plan(rows)
-    width = max(len(cell.address) for cell in planned.cells)
-    for cell in planned.cells:
-        state = f"stale({'|'.join(cell.stale)})" if cell.state == "stale" else cell.state
-        print(f"{state:<14} {cell.address:<{width}}  {'' if cell.state == 'fresh' else cell.reason}".rstrip())
-    print(f"\n{planned.suite}: {_counts(planned)}.{cost_in_words(planned, rows)}")
-    _print_problems(request)
+    costs = plan_costs(planned, rows, request.calibration() if calibrate and planned.to_run else None)
+    _print_plan(planned, costs)
+    print(f"\n{planned.suite}: {counts(planned)}. {costs.sentence(workers=request.planned_workers)}".rstrip())
+    print_problems(request)
 
 
 @app.command()
@@ -129,7 +140,7 @@ def why(
     plugin: Plugins = None,
 ) -> None:
     """Say what changed since a cell was computed, and print the command that recomputes it."""
-    request = _request(suite, "", "", seeds, data, dataset, store, plugin)
+    request = make_request(suite, "", "", seeds, data, dataset, store, plugin)
     found = _find_cell(request.plan(request.results.frame()), cell)
     state = f"stale({'|'.join(found.stale)})" if found.state == "stale" else found.state
     print(f"{found.address}\n{state}: {found.reason}")
@@ -152,9 +163,9 @@ def report(
     plugin: Plugins = None,
 ) -> None:
     """Build the HTML report from what the store holds."""
-    request = _request(suite, methods, protocols, seeds, data, dataset, store, plugin)
-    index, _ = _build_report(request, out, anew=True)
-    _print_problems(request)
+    request = make_request(suite, methods, protocols, seeds, data, dataset, store, plugin)
+    index, _ = build_whole_report(request, out, anew=True)
+    print_problems(request)
     print(f"Report: {index.resolve()}")
 
 
@@ -174,10 +185,10 @@ def tables(
     """Print a comparison table."""
     from bench.reporting import render_table
 
-    request = _request(suite, methods, "", seeds, data, dataset, store, plugin)
+    request = make_request(suite, methods, "", seeds, data, dataset, store, plugin)
     for table in ("1",) if number == "all" else (number,):
         print(render_table(request, table, origin=origin, format=format))
-    _print_problems(request)
+    print_problems(request)
 
 
 @app.command("list")
@@ -260,58 +271,21 @@ def root(
 # --- shared by the commands -------------------------------------------------------------------------------------
 
 
-def _request(
-    suite: str,
-    methods: str,
-    protocols: str,
-    seeds: int | None,
-    data: Path | None,
-    dataset: str,
-    store: str,
-    plugin: list[Path] | None,
-    **execution: Any,
-) -> Request:
-    from bench.request import Request
+def _print_plan(plan: Plan, costs: Costs) -> None:
+    """Every cell with state, cost and reason; an encoder's training comes before its first cell."""
+    from bench.plan import training_address_of
 
-    return Request(
-        suite=suite,
-        methods=_split(methods),
-        protocols=_split(protocols),
-        seeds=seeds,
-        data=data,
-        dataset=dataset,
-        store=store,
-        plugins=tuple(plugin or ()),
-        **execution,
-    )
-
-
-def _compute(request: Request, suite: str, cells: Sequence[PlannedCell]) -> int:
-    """Run the cells under a progress view; returns how many failed."""
-    from rich.console import Console
-
-    from bench.progress import ProgressView
-    from bench.runner import run as run_cells
-
-    try:
-        with ProgressView(len(cells), Console()) as view:
-            run_cells(suite, cells, request.settings, view.notify, catalog=request.catalog)
-    except KeyboardInterrupt:
-        print("\njointbench: interrupted. What is finished is kept; run the same command to go on.", file=sys.stderr)
-        raise typer.Exit(130) from None
-    return view.failed
-
-
-def _split(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _counts(plan: Plan) -> str:
-    return ", ".join(f"{count} {state}" for state, count in plan.counts().items())
+    width = max(len(cell.address) for cell in plan.cells)
+    announced = set()
+    for cell in plan.cells:
+        training = training_address_of(cell.spec.pretrain)
+        if training in costs.trainings and training not in announced:
+            announced.add(training)
+            print(f"{'train':<14} {training:<{width}}  {costs.trainings[training].words:>8}")
+        state = f"stale({'|'.join(cell.stale)})" if cell.state == "stale" else cell.state
+        cost = costs.cells[cell.address].words if cell.address in costs.cells else ""
+        reason = "" if cell.state == "fresh" else cell.reason
+        print(f"{state:<14} {cell.address:<{width}}  {cost:>8}  {reason}".rstrip())
 
 
 def _find_cell(plan: Plan, name: str) -> PlannedCell:
@@ -324,32 +298,6 @@ def _find_cell(plan: Plan, name: str) -> PlannedCell:
         listing = ", ".join(cell.address for cell in found)
         raise RequestError(f"{name!r} names {len(found)} cells: {listing}. Name one of them.")
     return found[0]
-
-
-def _build_report(request: Request, out: Path, *, anew: bool = False) -> tuple[Path, bool]:
-    """The report always shows the whole suite: what was left out of this run is not thrown out of it."""
-    from dataclasses import replace
-
-    from bench.reporting import build_report
-
-    whole = replace(request, methods=(), protocols=())
-    return build_report(whole, whole.plan(request.results.frame()), out, anew=anew)
-
-
-def _print_problems(request: Request) -> None:
-    for problem in request.results.problems:
-        print(problem, file=sys.stderr)
-
-
-def _exit_with_failures(plan: Plan, failures: int) -> None:
-    failed = [cell for cell in plan.cells if cell.state == "failed"]
-    if failed or failures:
-        print(f"{_number(max(len(failed), failures), 'cell')} failed:", file=sys.stderr)
-        for cell in failed:
-            print(f"  {cell.address}: {cell.reason}", file=sys.stderr)
-        if not failed:
-            print("  (the lines above tell the reasons; any earlier results are kept)", file=sys.stderr)
-        raise typer.Exit(1)
 
 
 def main() -> None:

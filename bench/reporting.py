@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.errors import RequestError
 from bench.identity import digest
-from bench.plan import Plan, training_address_of
+from bench.plan import Plan
 from bench.storage import replace_file
 
 if TYPE_CHECKING:
@@ -93,31 +93,6 @@ def shown_rows(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
     cells = rows[rows["identity"].isin(wanted)]
     pretrainings = {cell.pretraining.digest for cell in plan.cells} | set(cells["pretrain_identity"])
     return rows[rows["identity"].isin(wanted | pretrainings)].reset_index(drop=True)
-
-
-def cost_in_words(plan: Plan, rows: pd.DataFrame) -> str:
-    """What the cells that are to run cost last time, as a sentence; empty when there is nothing to run."""
-    if not plan.to_run:
-        return ""
-    seconds, unknown = estimated_seconds(plan, rows)
-    if not seconds:
-        return " No earlier run tells the cost."
-    return f" About {seconds:.0f} s by the last runs" + (f"; {unknown} cells without an estimate." if unknown else ".")
-
-
-def estimated_seconds(plan: Plan, rows: pd.DataFrame) -> tuple[float, int]:
-    """Cost of what is to run, by the last runs of the same addresses, and the number of cells without an estimate."""
-    done = rows[rows["status"] == "ok"].drop_duplicates("identity").sort_values("finished_at", kind="stable")
-    by_address = done.drop_duplicates("cell", keep="last").set_index("cell")["seconds_total"]
-    stored = set(done["identity"])
-    known = [float(by_address[cell.address]) for cell in plan.to_run if cell.address in by_address.index]
-    trainings = {cell.pretraining.digest: cell.spec.pretrain for cell in plan.to_run}
-    for identity, spec in trainings.items():
-        address = training_address_of(spec)
-        if identity not in stored and address in by_address.index:
-            known.append(float(by_address[address]))
-    unknown = sum(cell.address not in by_address.index for cell in plan.to_run)
-    return sum(known), unknown
 
 
 def _names(catalog: Catalog) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from pathlib import Path
 import pandas as pd
 
 from bench import DEFAULT_STORE
+from bench.cost import Calibrated
 from bench.data.sources import DataSource
 from bench.errors import DataError
 from bench.plan import Plan, make_plan
 from bench.registry import Catalog, discover
-from bench.runner import Settings
+from bench.runner import Settings, default_threads, default_workers, resolve_device
 from bench.spec import DataSpec
 from bench.store import Store
 from bench.suite import expand, find_suite
@@ -89,6 +90,20 @@ class Request:
             threads=self.threads,
             force=self.force,
         )
+
+    @property
+    def planned_workers(self) -> int:
+        """Worker processes that a run would use."""
+        return self.workers or default_workers(resolve_device(self.device), self.devices)
+
+    def calibration(self) -> Calibrated:
+        """Estimates of what this machine would take."""
+        from bench.calibration import Calibration  # lazily: with torch
+
+        device = resolve_device(self.device)
+        source = DataSource(self.catalog.datasets, root=self.root, cache=default_cache())
+        threads = self.threads or default_threads(device)
+        return Calibration(self.catalog, source, cache=default_cache(), device=device, threads=threads)
 
     def plan(self, rows: pd.DataFrame) -> Plan:
         """Every cell of the request with its state against ``rows``."""

@@ -86,8 +86,7 @@ def run(
     for bundle in bundles:
         if bundle.spec.training is not None:
             bundle.spec.training.own_batch_size(settings.devices)
-    # Not by the cores or the workers at hand: on another machine, or after a kill, the same bits must come out.
-    threads = settings.threads or (1 if device == "cpu" else _cores())
+    threads = settings.threads or default_threads(device)
     workers = min(settings.workers or default_workers(device, settings.devices), len(bundles))
     if not Store(settings.store).storage.is_shared:
         workers = 1
@@ -256,6 +255,12 @@ def default_workers(device: str, devices: int = 1) -> int:
         devices: processes of each training.
     """
     return 1 if device != "cpu" else max(1, min(4, _cores() // devices))
+
+
+def default_threads(device: str) -> int:
+    """Threads of each worker: one on a CPU, all cores beside an accelerator."""
+    # Not by the cores or the workers at hand: on another machine, or after a kill, the same bits must come out.
+    return 1 if device == "cpu" else _cores()
 
 
 def _cores() -> int:
