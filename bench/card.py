@@ -7,7 +7,7 @@ without importing the file (and with it torch).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.errors import SpecError
@@ -74,6 +74,8 @@ class MethodCard:
         uses_labels: ``forward`` receives the class labels (supervised baselines only).
         trains: False when there is nothing to train (random initialization).
         imported: its weights come from a file of the user's; suites of all methods leave it out.
+        protocols: the only protocols that evaluate it, each with the parameters that make it this method there; empty
+            where every protocol does.
         deviations: departures from the paper.
     """
 
@@ -101,6 +103,7 @@ class MethodCard:
     uses_labels: bool = False
     trains: bool = True
     imported: bool = False
+    protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     deviations: tuple[Deviation, ...] = ()
 
     def view_count(self, params: Mapping[str, Any]) -> int:
@@ -157,6 +160,9 @@ class DatasetCard:
         source: where the images come from.
         capabilities: what it offers to protocols.
         embedded: True when the images arrive with an installed package, False when the user provides them.
+        checked: images, labels and splits are the user's own, so that the set is refused where its splits share
+            images or patients; published benchmarks are taken as they are. Such a loader has the parameter
+            ``allow_leakage``.
     """
 
     title: str
@@ -165,6 +171,7 @@ class DatasetCard:
     source: str
     capabilities: tuple[Capability, ...] = ("labels",)
     embedded: bool = False
+    checked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

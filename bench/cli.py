@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 import bench
+from bench.cli_data import data_app
 from bench.cli_options import (
-    QUICK,
     REPORT,
     Calibrate,
     Data,
+    DataParams,
     Dataset,
     Device,
     Devices,
     Force,
     Format,
     Kind,
+    Labels,
+    Loaders,
     Methods,
     NewKind,
     Origin,
@@ -29,19 +32,21 @@ from bench.cli_options import (
     Protocols,
     Seeds,
     SuiteArgument,
+    SuiteOption,
     Threads,
     Workers,
 )
 from bench.cli_steps import (
+    bring_up_to_date,
     build_whole_report,
-    compute,
     counts,
     exit_with_failures,
     make_request,
-    number_of,
     print_problems,
+    show_report,
 )
 from bench.cli_store import STORE, StoreUrl, store_app
+from bench.cli_weights import evaluate, export
 from bench.errors import JointbenchError
 
 if TYPE_CHECKING:
@@ -56,15 +61,18 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(store_app, name="store")
+app.add_typer(data_app, name="data")
 
 
 @app.command()
 def run(
-    suite: SuiteArgument = QUICK,
+    suite: SuiteArgument = "",
     methods: Methods = "",
     protocols: Protocols = "",
     seeds: Seeds = None,
     data: Data = None,
+    labels: Labels = None,
+    data_param: DataParams = None,
     dataset: Dataset = "",
     store: StoreUrl = STORE,
     out: Out = Path(REPORT),
@@ -73,40 +81,29 @@ def run(
     devices: Devices = 1,
     workers: Workers = 0,
     threads: Threads = 0,
+    loaders: Loaders = 0,
     force: Force = False,  # noqa: FBT002 (Typer passes options by name)
 ) -> None:
     """Compute every cell that is missing, stale or failed, then rebuild the report of the whole suite."""
-    from bench.job import restore_training_rows
-    from bench.reporting import check_writable
-
     request = make_request(
         suite, methods, protocols, seeds, data, dataset, store, plugin,
-        device=device, devices=devices, workers=workers, threads=threads, force=force,
+        labels=labels, data_param=data_param, device=device, devices=devices, workers=workers, threads=threads,
+        loaders=loaders, force=force,
     )  # fmt: skip
-    plan = request.plan(request.results.frame())
-    cells = plan.cells if force else plan.to_run
-    check_writable(out)
-    failures = 0
-    if cells:
-        print(f"{plan.suite}: {counts(plan)}. Computing {number_of(len(cells), 'cell')}.", flush=True)
-        failures = compute(request, plan.suite, cells)
-        plan = request.plan(request.results.frame())
-    else:
-        print(f"{plan.suite}: nothing to do, all {number_of(len(plan.cells), 'cell')} fresh.")
-    restore_training_rows(request.results, plan.cells)
-    print_problems(request)
-    index, built = build_whole_report(request, out)
-    print(f"Report: {index.resolve()}{'' if built else ' (unchanged)'}")
+    plan, failures = bring_up_to_date(request, out)
+    show_report(request, out)
     exit_with_failures(plan, failures)
 
 
 @app.command()
 def plan(
-    suite: SuiteArgument = QUICK,
+    suite: SuiteArgument = "",
     methods: Methods = "",
     protocols: Protocols = "",
     seeds: Seeds = None,
     data: Data = None,
+    labels: Labels = None,
+    data_param: DataParams = None,
     dataset: Dataset = "",
     store: StoreUrl = STORE,
     plugin: Plugins = None,
@@ -119,8 +116,9 @@ def plan(
     from bench.cost import plan_costs
 
     request = make_request(
-        suite, methods, protocols, seeds, data, dataset, store, plugin, device=device, workers=workers, threads=threads
-    )
+        suite, methods, protocols, seeds, data, dataset, store, plugin,
+        labels=labels, data_param=data_param, device=device, workers=workers, threads=threads,
+    )  # fmt: skip
     rows = request.results.frame()
     planned = request.plan(rows)
     costs = plan_costs(planned, rows, request.calibration() if calibrate and planned.to_run else None)
@@ -132,15 +130,17 @@ def plan(
 @app.command()
 def why(
     cell: Annotated[str, typer.Argument(metavar="CELL", help="Address of a cell, or a part that names just one.")],
-    suite: Annotated[str, typer.Option(metavar="SUITE", help="Suite that the cell belongs to.")] = QUICK,
+    suite: SuiteOption = "",
     seeds: Seeds = None,
     data: Data = None,
+    labels: Labels = None,
+    data_param: DataParams = None,
     dataset: Dataset = "",
     store: StoreUrl = STORE,
     plugin: Plugins = None,
 ) -> None:
     """Say what changed since a cell was computed, and print the command that recomputes it."""
-    request = make_request(suite, "", "", seeds, data, dataset, store, plugin)
+    request = make_request(suite, "", "", seeds, data, dataset, store, plugin, labels=labels, data_param=data_param)
     found = _find_cell(request.plan(request.results.frame()), cell)
     state = f"stale({'|'.join(found.stale)})" if found.state == "stale" else found.state
     print(f"{found.address}\n{state}: {found.reason}")
@@ -152,18 +152,22 @@ def why(
 
 @app.command()
 def report(
-    suite: SuiteArgument = QUICK,
+    suite: SuiteArgument = "",
     methods: Methods = "",
     protocols: Protocols = "",
     seeds: Seeds = None,
     data: Data = None,
+    labels: Labels = None,
+    data_param: DataParams = None,
     dataset: Dataset = "",
     store: StoreUrl = STORE,
     out: Out = Path(REPORT),
     plugin: Plugins = None,
 ) -> None:
     """Build the HTML report from what the store holds."""
-    request = make_request(suite, methods, protocols, seeds, data, dataset, store, plugin)
+    request = make_request(
+        suite, methods, protocols, seeds, data, dataset, store, plugin, labels=labels, data_param=data_param
+    )
     index, _ = build_whole_report(request, out, anew=True)
     print_problems(request)
     print(f"Report: {index.resolve()}")
@@ -174,10 +178,12 @@ def tables(
     number: Annotated[Literal["1", "all"], typer.Argument(help="Number of the table.")] = "all",
     origin: Annotated[Origin, typer.Option(help="Whose values.")] = "both",
     format: Annotated[Format, typer.Option(help="Output format.")] = "md",
-    suite: Annotated[str, typer.Option(metavar="SUITE", help="Suite whose cells are shown.")] = QUICK,
+    suite: SuiteOption = "",
     methods: Methods = "",
     seeds: Seeds = None,
     data: Data = None,
+    labels: Labels = None,
+    data_param: DataParams = None,
     dataset: Dataset = "",
     store: StoreUrl = STORE,
     plugin: Plugins = None,
@@ -185,10 +191,16 @@ def tables(
     """Print a comparison table."""
     from bench.reporting import render_table
 
-    request = make_request(suite, methods, "", seeds, data, dataset, store, plugin)
+    request = make_request(
+        suite, methods, "", seeds, data, dataset, store, plugin, labels=labels, data_param=data_param
+    )
     for table in ("1",) if number == "all" else (number,):
         print(render_table(request, table, origin=origin, format=format))
     print_problems(request)
+
+
+app.command()(evaluate)
+app.command()(export)
 
 
 @app.command("list")
@@ -206,6 +218,10 @@ def list_entries(
     else:
         entries = catalog.registry(kind.removesuffix("s"))
         lines = [(entry.key, f"{entry.card.title}: {entry.card.summary}") for entry in entries]
+    if kind == "datasets":
+        from bench.cli_data import kept_lines
+
+        lines += kept_lines()
     width = max((len(key) for key, _ in lines), default=0)
     for key, text in lines:
         print(f"{key:<{width}}  {text}")

@@ -5,6 +5,7 @@
     │   ├── UnknownNameError        no method, protocol, dataset, backbone or suite has this key
     │   ├── RegistrationError       a file registers something that breaks its contract
     │   ├── SpecError               a suite or a parameter is malformed
+    │   ├── CheckpointError         a file of weights is unreadable, unsafe, or not the whole of a known backbone
     │   └── DataError               a dataset is missing, unreadable or unfit
     ├── StoreError                  the result store cannot be read or written
     │   └── CorruptPartError        one part fails its checksum or its schema (quarantined)
@@ -52,6 +53,10 @@ class RegistrationError(RequestError):
 
 class SpecError(RequestError):
     """A suite or a parameter is malformed."""
+
+
+class CheckpointError(RequestError):
+    """A file of weights is unreadable, unsafe, or not the whole of a known backbone."""
 
 
 class DataError(RequestError):

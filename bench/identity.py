@@ -26,7 +26,7 @@ Manifest = Mapping[str, Mapping[str, str]]
 COMPUTING_PACKAGES = ("methods", "protocols", "bench.training", "bench.encoders", "bench.statistics")
 COMPUTING_MODULES = (
     *("bench.data.dataset", "bench.data.pixels", "bench.data.views", "bench.data.splits"),
-    *("bench.metric", "bench.protocol"),
+    *("bench.data.label_lists", "bench.metric", "bench.protocol"),
 )
 """The modules whose code decides a result. An import of any other module is plumbing and is not followed."""
 

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.data.sources import DataSource
 from bench.errors import DependencyError, JobError, StoreError, TrainingError
-from bench.identity import Identity, evaluation_identity, manifest_changes, pretraining_identity
+from bench.identity import Identity, manifest_changes, pretraining_identity
 from bench.metric import TRAINING_LOSS
-from bench.plan import PlannedCell, training_address_of
-from bench.provenance import peak_memory_mb, provenance, reset_peak_memory
+from bench.plan import PlannedCell
+from bench.provenance import peak_memory_mb, reset_peak_memory
 from bench.registry import Catalog
-from bench.spec import PretrainSpec, RunSpec
+from bench.rows import base_row, json_text, now, score_rows
+from bench.spec import PretrainSpec
 from bench.store import Store
 
 if TYPE_CHECKING:
     from bench.data.dataset import ImageDataset
     from bench.encoders.encoder import Encoder
-    from bench.protocol import Outcome
+    from bench.evaluation import Evaluator
     from bench.training.checkpoint import CheckpointFile
     from bench.training.history import HistoryRow, TrainingResult
     from bench.training.method import Method
@@ -71,7 +70,7 @@ class Workshop:
 
     Attributes:
         scratch: local folder for unfinished trainings when the store is not local.
-        devices: processes that share each pre-training, one device each.
+        devices: processes that share each pre-training and each evaluation, one device each.
         save_seconds: least time between two saves of an unfinished training.
     """
 
@@ -125,26 +124,30 @@ def _execute(bundle: Bundle, shop: Workshop) -> None:
             shop.notify(Event(kind="finished", job=cell.address, is_cell=True, text="computed by another run"))
     if not cells:
         return
-    encoder = _guarded(bundle, shop, None, lambda: _obtain_encoder(bundle, shop, answered))
+    encoder = _guarded(bundle, shop, lambda: _obtain_encoder(bundle, shop, answered))
+    if not isinstance(encoder, Exception):
+        _evaluate_all(bundle, cells, encoder, shop)
+        return
     for cell in cells:
-        if isinstance(encoder, Exception):
-            reason = DependencyError(f"pre-training failed: {type(encoder).__name__}: {encoder}")
-            write_failure(shop, bundle, cell, reason)
-        else:
-            _guarded(bundle, shop, cell, lambda cell=cell: _evaluate(bundle, cell, encoder, shop))  # type: ignore[misc]
+        reason = DependencyError(f"pre-training failed: {type(encoder).__name__}: {encoder}")
+        write_failure(shop, bundle, cell, reason)
 
 
-def _guarded(bundle: Bundle, shop: Workshop, cell: PlannedCell | None, work: Callable[[], Any]) -> Any:
-    """Run ``work``; an exception becomes a failed row, a log and the return value."""
+def _guarded(bundle: Bundle, shop: Workshop, work: Callable[[], Any]) -> Any:
+    """Run a pre-training; an exception becomes a failed row, a log and the return value."""
     reset_peak_memory()
     try:
         return work()
     except StoreError:
         raise  # nothing can be kept, so there is no point in going on
     except (Exception, SystemExit) as raised:
-        error = raised if isinstance(raised, Exception) else JobError(f"it called sys.exit({raised.code!r})")
-        write_failure(shop, bundle, cell, error)
+        error = _as_error(raised)
+        write_failure(shop, bundle, None, error)
         return error
+
+
+def _as_error(raised: Exception | SystemExit) -> Exception:
+    return raised if isinstance(raised, Exception) else JobError(f"it called sys.exit({raised.code!r})")
 
 
 def write_failure(shop: Workshop, bundle: Bundle, cell: PlannedCell | None, error: Exception) -> None:
@@ -153,14 +156,14 @@ def write_failure(shop: Workshop, bundle: Bundle, cell: PlannedCell | None, erro
     log = f"logs/{identity.digest[:32]}.log"
     trace = "" if isinstance(error, DependencyError) else "".join(traceback.format_exception(error))
     shop.store.storage.write(log, (trace or f"{error}\n").encode())
-    row = _base_row(bundle, cell, shop)
+    row = base_row(bundle, cell, shop)
     row |= {
         "status": "failed",
         "metric": "",
         "error_type": type(error).__name__,
         "error_message": " ".join(str(error).split()) or "no message",
         "log": log,
-        "finished_at": _now(),
+        "finished_at": now(),
         "peak_memory_mb": peak_memory_mb(),
     }
     shop.store.write_rows([row])
@@ -209,7 +212,7 @@ def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
     """Train, keep history, weights and row, in this order; returns the weights."""
     from bench.encoders.build import weights_to_bytes
 
-    row = _base_row(bundle, None, shop)
+    row = base_row(bundle, None, shop)
     started = time.perf_counter()
     model, encoder = untrained(bundle, shop.catalog, data)
     if bundle.spec.training is not None:
@@ -220,10 +223,12 @@ def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
             raise
         _keep_history(bundle, shop, result.history)
         row |= _training_columns(result)
+    if bundle.spec.imported:
+        _fill_imported(bundle, shop, encoder)
     weights = weights_to_bytes(encoder.networks)
     row |= {
         "status": "ok",
-        "finished_at": _now(),
+        "finished_at": now(),
         "seconds_total": time.perf_counter() - started,
         "peak_memory_mb": peak_memory_mb(),
     }
@@ -232,6 +237,23 @@ def _pretrain(bundle: Bundle, shop: Workshop, data: ImageDataset) -> bytes:
     if bundle.spec.training is not None:
         shop.notify(Event(kind="finished", job=bundle.training_job, text=f"{row['seconds_total']:.0f} s"))
     return weights
+
+
+def _fill_imported(bundle: Bundle, shop: Workshop, encoder: Encoder) -> None:
+    """Give the encoder the weights of the user's file, which the store keeps by their digest.
+
+    Raises:
+        JobError: the store does not have them.
+    """
+    from bench.encoders.build import load_weights
+
+    weights = shop.store.object(str(bundle.spec.method_params["weights"]))
+    if weights is None:
+        raise JobError(
+            f"The store has no weights of the imported encoder {bundle.spec.variant!r}. "
+            f"Give its file again: jointbench evaluate --weights FILE --name {bundle.spec.variant!r}."
+        )
+    load_weights(encoder.networks, weights, where=f"the weights of {bundle.spec.variant!r}")
 
 
 def _keep_history(bundle: Bundle, shop: Workshop, rows: Sequence[HistoryRow]) -> None:
@@ -253,7 +275,7 @@ def _training_columns(result: TrainingResult) -> dict[str, Any]:
         "seconds_data": result.seconds["data_wait"],
         "seconds_compute": result.seconds["compute"],
         "images_per_second": result.images_per_second,
-        "details": _json({"collapse": result.collapse}),
+        "details": json_text({"collapse": result.collapse}),
     }
 
 
@@ -273,8 +295,9 @@ def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, model: Method, en
         shop.notify(Event(kind="progress", job=job, text=text, done=record.epoch, total=record.epochs))
 
     checkpoint = _resume_file(shop, bundle.identity.digest)
-    folders = (shop.catalog.plugins, shop.source.root, shop.source.cache)
-    arguments = (replace(bundle, cells=()), *folders, shop.device, shop.threads, checkpoint)
+    source = shop.source
+    settings = (source.root, source.cache, source.loaders, source.sharers, shop.device, shop.threads)
+    arguments = (replace(bundle, cells=()), shop.catalog.plugins, *settings, checkpoint)
     with process_group(shop.devices, shop.device, prepare_rank, arguments):
         return train_encoder(
             encoder, model, bundle.spec, data, device=shop.device, checkpoint=checkpoint, progress=report
@@ -292,46 +315,50 @@ def _resume_file(shop: Workshop, identity: str) -> CheckpointFile:
 # --- evaluation -------------------------------------------------------------------------------------------------
 
 
-def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Workshop) -> None:
-    data = shop.source.load(cell.spec.data)
-    if data.channels not in (1, encoder.channels):  # an encoder of color images sees gray ones as gray
-        raise JobError(
-            f"The encoder takes {encoder.channels} channel(s), {data.title} has {data.channels}. "
-            "Pre-train on images with the same channels, or choose another evaluation dataset."
-        )
+def _evaluate_all(bundle: Bundle, cells: Sequence[PlannedCell], encoder: Encoder, shop: Workshop) -> None:
+    """Evaluate under each protocol; what fails becomes a failed row.
+
+    A failure ends the processes that share the work: the cells after it get new ones.
+    """
+    from bench.evaluation import evaluator
+
+    waiting = list(cells)
+    while waiting:
+        try:
+            with evaluator(bundle, waiting, encoder, shop) as own:
+                while waiting:
+                    reset_peak_memory()
+                    _evaluate(waiting[0], own, shop)
+                    waiting = waiting[1:]
+        except StoreError:
+            raise
+        except (Exception, SystemExit) as raised:
+            if not waiting:
+                raise
+            write_failure(shop, bundle, waiting[0], _as_error(raised))
+            waiting = waiting[1:]
+
+
+def _evaluate(cell: PlannedCell, own: Evaluator, shop: Workshop) -> None:
+    from bench.data.facts import facts_of
+    from bench.evaluation import with_patients
+
+    data = own.data(cell)
     shop.notify(Event(kind="started", job=cell.address, is_cell=True))
-    check_data(cell.spec.data.label, data, cell.fingerprint)
-    row = _base_row(bundle, cell, shop)
+    row = base_row(own.bundle, cell, shop)
     started = time.perf_counter()
-    protocol = shop.catalog.protocols[cell.spec.protocol].load()(**cell.spec.protocol_params)
-    _check_code(
-        cell.identity, evaluation_identity(cell.spec, shop.catalog, bundle.identity, fingerprint=cell.fingerprint)
-    )
-    outcome: Outcome = protocol.evaluate(encoder, data, seed=cell.spec.pretrain.seed, device=shop.device)
+    outcome = own.outcome(cell)
     seconds = time.perf_counter() - started
     row |= {
         "status": "ok",
-        "finished_at": _now(),
+        "finished_at": now(),
         "seconds_total": seconds,
         "seconds_evaluation": seconds,
         "peak_memory_mb": peak_memory_mb(),
-        "details": _json({**outcome.details, "seconds": outcome.seconds}),
+        "details": json_text({**outcome.details, "data": facts_of(data), "seconds": outcome.seconds}),
     }
-    rows = [
-        row
-        | {
-            "metric": score.metric.key,
-            "value": score.value,
-            "low": score.low,
-            "high": score.high,
-            "n": score.n,
-            "interval": score.method,
-            "covers": score.covers,
-        }
-        for score in outcome.scores
-    ]
-    shop.store.write_predictions(cell.identity.digest, outcome.predictions)
-    shop.store.write_rows(rows)
+    shop.store.write_predictions(cell.identity.digest, with_patients(outcome.predictions, data))
+    shop.store.write_rows(score_rows(row, outcome))
     shown = [(score.metric.title, score.metric.format(score.value)) for score in outcome.scores]
     more = [f"{len(shown) - MOST_SHOWN} more"] if len(shown) > MOST_SHOWN else []
     text = ", ".join([*(f"{title} {value or 'undefined'}" for title, value in shown[:MOST_SHOWN]), *more])
@@ -341,10 +368,10 @@ def _evaluate(bundle: Bundle, cell: PlannedCell, encoder: Encoder, shop: Worksho
 def check_training_code(bundle: Bundle, catalog: Catalog) -> None:
     """Refuse to train by code that was edited after the plan was made (JobError)."""
     present = pretraining_identity(bundle.spec, catalog, fingerprint=bundle.fingerprint)
-    _check_code(bundle.identity, present)
+    check_code(bundle.identity, present)
 
 
-def _check_code(planned: Identity, present: Identity) -> None:
+def check_code(planned: Identity, present: Identity) -> None:
     """Refuse to compute under an identity that the code on disk no longer has.
 
     Raises:
@@ -359,51 +386,3 @@ def check_data(label: str, data: ImageDataset, planned: str) -> None:
     """Refuse to use data that changed after the plan was made (JobError)."""
     if data.fingerprint != planned:
         raise JobError(f"The images or splits of {label} changed while the run was under way. Run again.")
-
-
-# --- rows -------------------------------------------------------------------------------------------------------
-
-
-def _base_row(bundle: Bundle, cell: PlannedCell | None, shop: Workshop) -> dict[str, Any]:
-    """The columns that are known before a job runs."""
-    spec = bundle.spec
-    identity = cell.identity if cell else bundle.identity
-    row: dict[str, Any] = {
-        "origin": "measured",
-        "kind": "evaluation" if cell else "pretraining",
-        "identity": identity.digest,
-        "cell": cell.address if cell else training_address_of(spec),
-        "suite": bundle.suite,
-        "method": spec.method,
-        "backbone": spec.backbone,
-        "pretrain_data": spec.data.label,
-        "pretrain_epochs": spec.training.epochs if spec.training else 0,
-        "seed": spec.seed,
-        "spec_hash": identity.spec,
-        "code_hash": identity.code,
-        "data_hash": identity.data,
-        "pretrain_identity": bundle.identity.digest,
-        "spec": (cell.spec if cell else spec).canonical_json(),
-        "code": _json(identity.manifest),
-        "provenance": _json(provenance(device=shop.device, devices=shop.devices, threads=shop.threads)),
-        "started_at": _now(),
-    }
-    return row | (_evaluation_columns(cell.spec) if cell else {})
-
-
-def _evaluation_columns(spec: RunSpec) -> dict[str, Any]:
-    fraction = spec.protocol_params.get("fraction")
-    return {
-        "protocol": spec.protocol,
-        "variant": spec.variant,
-        "eval_data": spec.data.label,
-        "label_fraction": fraction if isinstance(fraction, float) else 1.0,
-    }
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

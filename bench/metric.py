@@ -31,7 +31,8 @@ class Metric:
         """Render ``value`` for a table; a missing or undefined value gives an empty string."""
         if value is None or math.isnan(value):
             return ""
-        return f"{value:.{self.decimals}f}"
+        text = f"{value:.{self.decimals}f}"
+        return text if float(text) else text.lstrip("-")  # a rounded loss of nothing is nothing
 
     def clip(self, value: float) -> float:
         """The possible value that is nearest to ``value``, for an interval that was computed without the bounds."""

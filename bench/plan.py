@@ -71,13 +71,13 @@ class Plan:
 def address_of(spec: RunSpec) -> str:
     """The cell's readable address: what a table's row and column say."""
     pretrain = spec.pretrain
-    data, seed = pretrain.data.label, f"seed{pretrain.seed}"
+    data, seed = pretrain.trained_on, f"seed{pretrain.seed}"
     return "/".join((data, pretrain.backbone, pretrain.name, spec.protocol_name, spec.data.label, seed))
 
 
 def training_address_of(spec: PretrainSpec) -> str:
     """The pre-training's readable address: the cell's without the evaluation."""
-    return "/".join((spec.data.label, spec.backbone, spec.name, f"seed{spec.seed}"))
+    return "/".join((spec.trained_on, spec.backbone, spec.name, f"seed{spec.seed}"))
 
 
 def make_plan(

@@ -1,4 +1,4 @@
-"""Several processes of this machine that train one model together: gloo on a CPU, one CUDA device each with NCCL.
+"""Several processes of this machine that train or evaluate together: gloo on a CPU, one CUDA device each with NCCL.
 
 The process that asks is the first, rank 0. It starts the others, waits until each is ready, forms the group with them,
 and ends them whatever happens: with the body, with an error, with an interrupt, or with its own death. When another one
@@ -121,7 +121,7 @@ def _start(rank: int, count: int, device: str, meeting: Path, prepare: Prepare, 
         target=_run_member,
         args=(rank, count, device, meeting, said, prepare, tuple(arguments)),
         name=f"jointbench rank {rank}",
-        daemon=True,
+        daemon=False,  # a daemon may not start the processes that read images; it leaves with its parent anyhow
     )
     process.start()
     said.close()
@@ -168,7 +168,7 @@ def _cause(error: RuntimeError, members: Sequence[_Member]) -> JobError | None:
 
 def _error(member: _Member, failure: _Failure, count: int) -> JobError:
     return JobError(
-        f"Process {member.rank} of the {count} that train together (counted from 0) failed: {failure.kind}: "
+        f"Process {member.rank} of the {count} that work together (counted from 0) failed: {failure.kind}: "
         f"{failure.text.rstrip('.')}. Run again, or with --devices 1."
     )
 

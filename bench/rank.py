@@ -20,6 +20,8 @@ def prepare_rank(
     plugins: tuple[Path, ...],
     root: Path | None,
     cache: Path,
+    loaders: int,
+    sharers: int,
     device: str,
     threads: int,
     checkpoint: CheckpointFile,
@@ -28,7 +30,7 @@ def prepare_rank(
 
     Args:
         bundle: its cells do not matter.
-        plugins, root, cache, device, threads: as of the first process.
+        plugins, root, cache, loaders, sharers, device, threads: as of the first process.
         checkpoint: where all resume from; only the first process writes it.
 
     Raises:
@@ -40,7 +42,8 @@ def prepare_rank(
 
     torch.set_num_threads(threads)
     catalog = discover(plugins)
-    data = DataSource(catalog.datasets, root=root, cache=cache).load(bundle.spec.data)
+    source = DataSource(catalog.datasets, root=root, cache=cache, loaders=loaders, sharers=sharers)
+    data = source.load(bundle.spec.data)
     check_data(bundle.spec.data.label, data, bundle.fingerprint)
     model, encoder = untrained(bundle, catalog, data)
     check_training_code(bundle, catalog)

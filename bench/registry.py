@@ -77,7 +77,7 @@ class Entry:
             RegistrationError: the file ends the program while it is imported.
         """
         try:
-            module = _import_plugin(self.module, self.file) if self.plugin else importlib.import_module(self.module)
+            module = import_plugin(self.module, self.file) if self.plugin else importlib.import_module(self.module)
         except SystemExit as error:
             raise RegistrationError(f"{self.file}: ends the program when it is imported (exit {error}).") from error
         return getattr(module, self.name)
@@ -236,7 +236,8 @@ def _suites() -> dict[str, Path]:
     return found
 
 
-def _import_plugin(name: str, file: Path) -> ModuleType:
+def import_plugin(name: str, file: Path) -> ModuleType:
+    """The module of a plug-in file, which need not be where Python looks."""
     if (loaded := sys.modules.get(name)) is not None and loaded.__file__ == str(file):
         return loaded
     spec = importlib.util.spec_from_file_location(name, file)

@@ -65,6 +65,7 @@ def build_report(request: Request, plan: Plan, out: Path, *, anew: bool) -> tupl
         history=request.results.history(sorted(set(rows["pretrain_identity"]))),
         published=_published(),
         suite=plan.suite,
+        predictions=request.results.predictions,
         **_names(request.catalog),
     )
     pages = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.html"))
@@ -126,7 +127,9 @@ def _source_digest() -> str:
             path for path in Path(spec.origin).parent.rglob("*") if path.is_file() and path.suffix != ".pyc"
         ):
             content.update(file.read_bytes())
-    for name in ("table.py", "table_html.py", "table_latex.py", "metric.py", "statistics/proportion.py"):
+    statistics = ("label_outcome", "paired", "proportion", "ranking", "utility", "weighted")
+    computed = (f"statistics/{name}.py" for name in statistics)
+    for name in ("table.py", "table_html.py", "table_latex.py", "metric.py", *computed):
         content.update((Path(__file__).parent / name).read_bytes())
     return content.hexdigest()
 

@@ -11,15 +11,15 @@ from pathlib import Path
 import pandas as pd
 
 from bench import DEFAULT_STORE
+from bench.choice import Choice, choose
 from bench.cost import Calibrated
 from bench.data.sources import DataSource
-from bench.errors import DataError
 from bench.plan import Plan, make_plan
 from bench.registry import Catalog, discover
 from bench.runner import Settings, default_threads, default_workers, resolve_device
 from bench.spec import DataSpec
 from bench.store import Store
-from bench.suite import expand, find_suite
+from bench.suite import Candidate, expand, find_suite, suite_data
 
 
 def default_cache() -> Path:
@@ -35,8 +35,10 @@ class Request:
     """What a user asked for, as typed.
 
     Attributes:
-        data: folder of the user's images; without ``dataset`` it is read as a folder of class folders.
-        dataset: key of a dataset that replaces the suite's.
+        data: folder or file of the user's images; without ``dataset`` its layout is recognized.
+        dataset: key of a dataset that replaces the suite's, or a name under which the user keeps one.
+        labels: CSV with the labels of the images in ``data``.
+        data_params: ``KEY=VALUE``, parameters of the dataset.
     """
 
     suite: str = "quick"
@@ -45,12 +47,15 @@ class Request:
     seeds: int | None = None
     data: Path | None = None
     dataset: str = ""
+    labels: Path | None = None
+    data_params: tuple[str, ...] = ()
     store: str = DEFAULT_STORE
     plugins: tuple[Path, ...] = ()
     device: str = "auto"
     devices: int = 1
     workers: int = 0
     threads: int = 0
+    loaders: int = 0
     force: bool = False
 
     @cached_property
@@ -61,21 +66,24 @@ class Request:
     def results(self) -> Store:
         return Store(self.store)
 
+    @cached_property
+    def chosen(self) -> Choice:
+        return choose(
+            self.catalog.datasets,
+            data=self.data,
+            dataset=self.dataset,
+            labels=self.labels,
+            params=self.data_params,
+        )
+
     @property
     def root(self) -> Path | None:
-        """The folder of the user's data: ``--data``, else ``JOINTBENCH_DATA``."""
-        given = self.data or (Path(os.environ["JOINTBENCH_DATA"]) if os.environ.get("JOINTBENCH_DATA") else None)
-        if given is not None and not given.is_dir():
-            raise DataError(f"{given}: there is no such folder. Check --data or JOINTBENCH_DATA.")
-        return given
+        """The folder of the user's data: that of ``--data`` or of the named set, else ``JOINTBENCH_DATA``."""
+        return self.chosen.root
 
     @property
     def data_spec(self) -> DataSpec | None:
-        if self.dataset and self.dataset != "folder":
-            return DataSpec(key=self.dataset)
-        if self.data or self.dataset:
-            return DataSpec(key="folder", params={"name": self.root.resolve().name} if self.root else {})
-        return None
+        return self.chosen.spec
 
     @property
     def settings(self) -> Settings:
@@ -88,6 +96,7 @@ class Request:
             devices=self.devices,
             workers=self.workers,
             threads=self.threads,
+            loaders=self.loaders,
             force=self.force,
         )
 
@@ -105,6 +114,19 @@ class Request:
         threads = self.threads or default_threads(device)
         return Calibration(self.catalog, source, cache=default_cache(), device=device, threads=threads)
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """Suite and data of the request, as the store remembers imported encoders for them."""
+        key, suite = find_suite(self.suite, self.catalog)
+        data = suite_data(suite, self.catalog, self.data_spec)
+        return key, data.key if data.label == data.key else f"{data.key} {data.label}"
+
+    @property
+    def imports(self) -> tuple[Candidate, ...]:
+        """The encoders from files that the store holds for this suite and these data."""
+        records = [record for record in self.results.imports() if (record["suite"], record["data"]) == self.place]
+        return tuple(Candidate.model_validate(record["candidate"]) for record in records)
+
     def plan(self, rows: pd.DataFrame) -> Plan:
         """Every cell of the request with its state against ``rows``."""
         key, suite = find_suite(self.suite, self.catalog)
@@ -117,6 +139,7 @@ class Request:
             seeds=self.seeds,
             data=self.data_spec,
             offers=source.offers,
+            imports=self.imports,
         )
         return make_plan(key, suite, specs, self.catalog, source, rows, words=self._words())
 
@@ -127,8 +150,12 @@ class Request:
             options += ["--plugin", str(plugin)]
         if self.data:
             options += ["--data", str(self.data)]
+        if self.labels:
+            options += ["--labels", str(self.labels)]
         if self.dataset:
             options += ["--dataset", self.dataset]
+        for param in self.data_params:
+            options += ["--data-param", param]
         if self.store != DEFAULT_STORE:
             options += ["--store", self.store]
         return options

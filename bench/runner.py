@@ -31,11 +31,13 @@ class Settings:
         cache: folder for parsed datasets.
         plugins: plug-in files.
         device: ``auto``, ``cpu`` or ``cuda``.
-        devices: processes that share each pre-training, one CUDA device or one share of the cores each. The result is
-            that of one process up to rounding, as with another number of threads.
+        devices: processes that share each pre-training and each evaluation, one CUDA device or one share of the cores
+            each. The result is that of one process up to rounding, as with another number of threads.
         workers: worker processes; 0 chooses by device and cores.
         threads: threads of each worker; 0 is one on a CPU. Another number sums in another order: training amplifies
             the difference, as another seed would.
+        loaders: processes that decode images for each of these processes, where images do not fit into memory; 0
+            chooses by the cores. Another number gives the same bits.
         force: recompute even what is fresh.
         save_seconds: least time between two saves of an unfinished training.
     """
@@ -48,6 +50,7 @@ class Settings:
     devices: int = 1
     workers: int = 0
     threads: int = 0
+    loaders: int = 0
     force: bool = False
     save_seconds: float = 10.0
 
@@ -91,19 +94,19 @@ def run(
     if not Store(settings.store).storage.is_shared:
         workers = 1
     if workers <= 1:
-        _open_workshop(settings, device, threads, notify, catalog)
+        _open_workshop(settings, device, threads, workers, notify, catalog)
         _drive(bundles, InlineExecutor, lambda: None)
         return
     with event_queue() as manager:
         events: queue.Queue[Event] = manager.Queue()
-        arguments = (settings, device, threads, events)
+        arguments = (settings, device, threads, workers, events)
         rejected = _drive(
             bundles,
             lambda: local_processes(workers, _initialize_worker, arguments),
             lambda: _drain(events, notify),
         )
     if rejected:
-        shop = _open_workshop(settings, device, threads, notify, catalog)
+        shop = _open_workshop(settings, device, threads, workers, notify, catalog)
         for bundle in rejected:
             _write_off(bundle, shop)
 
@@ -177,12 +180,12 @@ def _write_off(bundle: Bundle, shop: Workshop) -> None:
 _shop: Workshop | None = None
 
 
-def _initialize_worker(settings: Settings, device: str, threads: int, events: queue.Queue[Event]) -> None:
-    _open_workshop(settings, device, threads, events.put, discover(settings.plugins))
+def _initialize_worker(settings: Settings, device: str, threads: int, workers: int, events: queue.Queue[Event]) -> None:
+    _open_workshop(settings, device, threads, workers, events.put, discover(settings.plugins))
 
 
 def _open_workshop(
-    settings: Settings, device: str, threads: int, notify: Callable[[Event], None], catalog: Catalog
+    settings: Settings, device: str, threads: int, workers: int, notify: Callable[[Event], None], catalog: Catalog
 ) -> Workshop:
     import torch
 
@@ -191,7 +194,13 @@ def _open_workshop(
     torch.set_num_threads(threads)
     _shop = Workshop(
         catalog=catalog,
-        source=DataSource(catalog.datasets, root=settings.root, cache=settings.cache),
+        source=DataSource(
+            catalog.datasets,
+            root=settings.root,
+            cache=settings.cache,
+            loaders=settings.loaders,
+            sharers=max(1, workers) * settings.devices,
+        ),
         store=Store(settings.store),
         scratch=settings.cache,
         device=device,

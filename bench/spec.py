@@ -20,6 +20,9 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Parameters = dict[str, Any]
 
+IMPORTED = "imported"
+"""Key of the method whose weights come from a file; its parameters say which."""
+
 
 class Frozen(BaseModel):
     """A frozen model with a canonical JSON form and a digest of it."""
@@ -196,6 +199,16 @@ class PretrainSpec(Frozen):
     def name(self) -> str:
         """The method's key, with the variant in brackets where there is one."""
         return named(self.method, self.variant)
+
+    @property
+    def imported(self) -> bool:
+        """Whether the weights come from a file: then ``data`` are only the images of the suite."""
+        return self.method == IMPORTED
+
+    @property
+    def trained_on(self) -> str:
+        """What addresses and tables say the encoder has seen."""
+        return IMPORTED if self.imported else self.data.label
 
 
 class RunSpec(Frozen):

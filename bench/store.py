@@ -5,6 +5,7 @@
     history/      loss terms and diagnostics of a pre-training, by epoch
     pretrained/   one manifest per pre-training, naming its objects
     objects/      encoder weights, named by the SHA-256 of their bytes
+    imports/      encoders from files of the user's: in which suite, on which data, under which name
     resume/       unfinished trainings
     quarantine/   parts that failed their checksum or schema, with the reason
 
@@ -175,8 +176,7 @@ class Store:
 
     def write_pretrained(self, identity: str, manifest: Mapping[str, Any], weights: bytes) -> None:
         """Keep an encoder: its weights as an object named by content, then the manifest that names the object."""
-        name = hashlib.sha256(weights).hexdigest()
-        self.storage.write(f"objects/{name}", weights)
+        name = self.write_object(weights)
         text = json.dumps({**manifest, "object": name}, sort_keys=True, indent=1)
         self.storage.write(f"pretrained/{identity}.json", text.encode())
 
@@ -196,6 +196,38 @@ class Store:
             return None
         return manifest, weights
 
+    def write_object(self, content: bytes) -> str:
+        """Keep bytes under the name of their SHA-256; returns it."""
+        name = hashlib.sha256(content).hexdigest()
+        self.storage.write(f"objects/{name}", content)
+        return name
+
+    def object(self, name: str) -> bytes | None:
+        """The bytes of this SHA-256; None when they are not there, or damaged."""
+        content = self.storage.read(f"objects/{name}") if name else None
+        return content if content is not None and hashlib.sha256(content).hexdigest() == name else None
+
+    # --- imported encoders --------------------------------------------------------------------------------------
+
+    def write_import(self, record: Mapping[str, Any]) -> None:
+        """Remember that a suite shows an imported encoder; one record for each suite, dataset and name."""
+        place = [record[field] for field in ("suite", "data", "name")]
+        name = hashlib.sha256(json.dumps(place).encode()).hexdigest()[:32]
+        self.storage.write(f"imports/{name}.json", json.dumps(record, sort_keys=True, indent=1).encode())
+
+    def imports(self) -> list[dict[str, Any]]:
+        """All records of imported encoders, by name; a damaged one goes to quarantine."""
+        found = []
+        for name in self.storage.names("imports", ".json"):
+            text = self.storage.read(name)
+            try:
+                record = json.loads(text) if text is not None else None
+                if record is not None:
+                    found.append({field: record[field] for field in ("suite", "data", "name", "candidate")})
+            except (ValueError, KeyError, TypeError) as error:
+                self._quarantine(name, f"not a readable record of an import: {error}")
+        return sorted(found, key=lambda record: (str(record["name"]), str(record["suite"]), str(record["data"])))
+
     # --- upkeep -------------------------------------------------------------------------------------------------
 
     def digest(self) -> str:
@@ -207,6 +239,7 @@ class Store:
         before = len(self.problems)
         self._tables.clear()
         self.frame()
+        self.imports()
         for name in self.storage.names("pretrained", ".json"):
             self.pretrained(name.removeprefix("pretrained/").removesuffix(".json"))
         for folder in ("predictions", "history"):

@@ -79,12 +79,16 @@ class Evaluation(Frozen):
     """One protocol of the suite; ``variant`` tells two settings of one protocol apart.
 
     An ``optional`` one is left out where the data do not offer what it requires; another one is an error there.
+    ``overrides`` says by method which of ``params`` differ for it, such as the recipe that its paper uses; ``methods``
+    restricts the evaluation to these, by key or name.
     """
 
     protocol: str
     optional: bool = False
     variant: str = ""
     params: Parameters = Field(default_factory=dict)
+    overrides: dict[str, Parameters] = Field(default_factory=dict)
+    methods: tuple[str, ...] = ()
     data: DataSpec | None = None
 
     @property
@@ -142,6 +146,7 @@ def expand(
     seeds: int | None = None,
     data: DataSpec | None = None,
     offers: Callable[[DataSpec], Collection[str]] | None = None,
+    imports: Sequence[Candidate] = (),
 ) -> tuple[RunSpec, ...]:
     """All cells of the suite as specs completed with every default, in a stable order.
 
@@ -151,16 +156,19 @@ def expand(
         seeds: number of seeds, instead of the suite's.
         data: replaces every dataset of the suite.
         offers: the capabilities of the images of a spec; without it those that the dataset's card declares.
+        imports: encoders from files of the user's, which join the suite's methods.
 
     Raises:
         SpecError, UnknownNameError: a name or a parameter is wrong, or a protocol asks for what the data lack.
     """
-    _check_names(suite, catalog, methods=methods, protocols=protocols)
+    _check_names(suite, catalog, imports, methods=methods, protocols=protocols)
+    joined = [item for item in imports if not methods or _imported_names(item) & set(methods)]
     if suite.methods == "all":
-        keys = list(dict.fromkeys(methods)) or [entry.key for entry in catalog.methods if not _imported(entry)]
-        chosen = [Candidate(method=key) for key in keys]
+        named = [key for key in dict.fromkeys(methods) if not any(key in _imported_names(item) for item in imports)]
+        keys = named if methods else [entry.key for entry in catalog.methods if not _imported(entry)]
+        chosen = [*(Candidate(method=key) for key in keys), *joined]
     else:
-        chosen = [item for item in suite.methods if not methods or {item.method, item.name} & set(methods)]
+        chosen = [item for item in suite.methods if not methods or {item.method, item.name} & set(methods)] + joined
     evaluations = [item for item in suite.protocols if not protocols or {item.protocol, item.name} & set(protocols)]
     specs = []
     for candidate in chosen:
@@ -173,16 +181,30 @@ def expand(
     return tuple(specs)
 
 
-def _check_names(suite: Suite, catalog: Catalog, *, methods: Iterable[str], protocols: Iterable[str]) -> None:
-    listed = () if suite.methods == "all" else suite.methods
+def _check_names(
+    suite: Suite,
+    catalog: Catalog,
+    imports: Sequence[Candidate],
+    *,
+    methods: Iterable[str],
+    protocols: Iterable[str],
+) -> None:
+    listed = (*(() if suite.methods == "all" else suite.methods), *imports)
     for key in (*suite.overrides, *(item.method for item in listed)):
         catalog.methods[key]
-    known = {entry.key for entry in catalog.methods} | {item.name for item in listed}
+    runnable = {entry.key for entry in catalog.methods if not _imported(entry)}
+    known = runnable.union(*({item.method, item.name} for item in listed), *map(_imported_names, imports))
     for key in methods:
         if key not in known:
-            raise UnknownNameError("method", key, known, hint="`jointbench list methods` shows all; --plugin adds one.")
+            hint = (
+                "`jointbench list methods` shows all; --plugin adds one, `jointbench evaluate --weights FILE` one more."
+            )
+            raise UnknownNameError("method", key, known, hint=hint)
     for item in suite.protocols:
         catalog.protocols[item.protocol]
+        for key in (*item.overrides, *item.methods):
+            if key not in (every := {entry.key for entry in catalog.methods} | {item.name for item in listed}):
+                raise UnknownNameError("method", key, every, hint=f"It stands in the suite's protocol {item.name}.")
     # Signs other than letters and digits do not tell names apart in the report's paths.
     _check_doubles("methods", [" ".join(re.findall(r"\w+", item.name)) for item in listed])
     _check_doubles("protocols", [f"{item.name} on {(item.data or suite.data).label}" for item in suite.protocols])
@@ -194,6 +216,11 @@ def _check_names(suite: Suite, catalog: Catalog, *, methods: Iterable[str], prot
 
 def _imported(entry: Entry) -> bool:
     return isinstance(entry.card, MethodCard) and entry.card.imported
+
+
+def _imported_names(item: Candidate) -> set[str]:
+    """What the command line may call an imported encoder: all of them, one, or one by the user's name alone."""
+    return {item.method, item.name, item.variant}
 
 
 def _check_doubles(field: str, names: Sequence[str]) -> None:
@@ -217,7 +244,7 @@ def _pretrain_spec(
         method_params=params,
         backbone=backbone.key,
         backbone_params=catalog.backbones[backbone.key].complete(backbone.params),
-        data=complete_data(_replaced(suite.data, data), catalog),
+        data=suite_data(suite, catalog, data),
         views=_views_for(entry, views, entry.card.view_count(params)) if entry.card.trains else (),
         training=_training(suite.training, changes.training, candidate.name) if entry.card.trains else None,
         seed=seed,
@@ -247,8 +274,15 @@ def _run_spec(
     data: DataSpec | None,
     offers: Callable[[DataSpec], Collection[str]] | None,
 ) -> RunSpec | None:
-    """The cell's question; None for an optional protocol whose requirements the data do not meet."""
-    entry = catalog.protocols[item.protocol]
+    """The cell's question; None where the protocol does not evaluate the method, and for an optional protocol whose
+    requirements the data do not meet."""
+    entry, method = catalog.protocols[item.protocol], catalog.methods[pretrain.method].card
+    assert isinstance(method, MethodCard)
+    names = (pretrain.method, pretrain.name)
+    if item.methods and not set(names) & set(item.methods):
+        return None
+    if method.protocols and item.protocol not in method.protocols:
+        return None
     evaluated = pretrain.data if data or not item.data else complete_data(item.data, catalog)
     dataset = catalog.datasets[evaluated.key]
     assert isinstance(entry.card, ProtocolCard) and isinstance(dataset.card, DatasetCard)
@@ -261,13 +295,21 @@ def _run_spec(
             f"Protocol {entry.key!r} needs {', '.join(sorted(lacking))}, which dataset {dataset.key!r} does not offer. "
             "Choose another dataset or leave the protocol out."
         )
+    params = dict(item.params)
+    for changes in (*(item.overrides.get(name, {}) for name in names), method.protocols.get(item.protocol, {})):
+        params |= changes
     return RunSpec(
         pretrain=pretrain,
         protocol=item.protocol,
         variant=item.variant,
-        protocol_params=entry.complete(item.params),
+        protocol_params=entry.complete(params),
         data=evaluated,
     )
+
+
+def suite_data(suite: Suite, catalog: Catalog, given: DataSpec | None) -> DataSpec:
+    """What the suite pre-trains on: its own data, or what was given instead, with every default."""
+    return complete_data(_replaced(suite.data, given), catalog)
 
 
 def _replaced(own: DataSpec, given: DataSpec | None) -> DataSpec:

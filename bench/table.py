@@ -50,9 +50,14 @@ STATES: dict[CellState, StateMark] = {
 
 QUOTED = "†"
 SECONDARY = "‡"
+ABOVE, BELOW, OPEN_ABOVE, OPEN_BELOW = "↑", "↓", "⇡", "⇣"
 MARKS = {
     QUOTED: "quoted: the cited source took the value from elsewhere",
     SECONDARY: "read in a source that repeats the paper, not in the paper itself",
+    ABOVE: "a lower bound: the curve of the reference does not reach this accuracy",
+    BELOW: "an upper bound: the curve of the reference starts above this accuracy",
+    OPEN_ABOVE: "the interval is open above: its upper end is such a lower bound",
+    OPEN_BELOW: "the interval is open below: its lower end is such an upper bound",
 }
 
 

@@ -2,6 +2,9 @@
 
     L = -1/B Σ_i log softmax(W h_i + b)[y_i]
 
+Images with findings in place of one class have a sigmoid σ for each finding f, and the mean is over the set M of known
+labels: L = -1/|M| Σ_{(i, f) ∈ M} log(y_if σ_if + (1 - y_if)(1 - σ_if)), as CheXNet (arXiv:1711.05225) without weights.
+
 One augmented view per image, one linear layer on the representation; the layer is thrown away afterwards, so every
 protocol evaluates this backbone as it evaluates the others.
 """
@@ -11,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from bench.card import MethodCard, Term
 from bench.registry import register_method
@@ -21,7 +24,11 @@ from bench.training.precision import full_precision
 
 @full_precision
 def label_loss(logits: Tensor, *, labels: Tensor) -> dict[str, Tensor]:
-    """Cross entropy of logits (B, K) against labels (B,)."""
+    """Cross entropy of logits (B, K) against classes (B,), or against findings (B, K) as far as they are known."""
+    if labels.ndim == 2:
+        known = labels >= 0  # uncertain and unknown ones are negative
+        error = binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits), reduction="none")  # (B, K)
+        return {"cross_entropy": (error * known).sum() / known.sum().clamp(min=1)}
     return {"cross_entropy": cross_entropy(logits, labels)}
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +31,13 @@ from torch import Tensor
 
 from bench.card import ProtocolCard
 from bench.data.dataset import ImageDataset, Subset
-from bench.data.pixels import planes, unit
+from bench.data.pixels import unit
+from bench.data.reading import read_planes
 from bench.data.views import apply, draw
 from bench.encoders.encoder import Encoder
 from bench.errors import DivergenceError, SpecError, describe
 from bench.metric import Metric
-from bench.protocol import Outcome, Protocol, Score
+from bench.protocol import Outcome, Protocol, Score, Work
 from bench.registry import register_protocol
 from bench.spec import ViewSpec
 from bench.statistics.collapse import Ranks, covariance_spectrum, direction_std, pair_distances, uniformity
@@ -44,6 +46,7 @@ from bench.training.randomness import stream
 
 BLOCK = 512  # images whose views are held as pixels at a time
 DIGITS = 6
+SPECTRA = 3  # of each kind of vectors: as they are, centered, and of their directions
 NO_PROJECTOR = "the encoder has no projector: baselines have none, and imported weights come without one"
 
 
@@ -226,6 +229,13 @@ class Diagnostics(Protocol):
             seconds={"features": featured - started, "fit": 0.0, "test": time.perf_counter() - featured},
         )
 
+    def work(self, sizes: Mapping[str, int], *, num_classes: int, feature_dim: int) -> Work:
+        """The embedding is taken to be as wide as the representation."""
+        n = min(self.max_samples, sizes["test"])
+        small, large = sorted((n, feature_dim))
+        each = SPECTRA * small * small * large + n * n * feature_dim / 2  # spectra, and pairs for the uniformity
+        return Work(forward=3 * n, products=2 * each / 1e9)
+
     def _chosen(self, test: Subset, seed: int) -> Subset:
         """The whole split, or a random choice of ``max_samples`` from it in the split's order."""
         if len(test) <= self.max_samples:
@@ -240,10 +250,9 @@ class Diagnostics(Protocol):
         size = (test.images.shape[1], test.images.shape[2])
         drawn = draw(self.view, int(test.samples.max()) + 1, size, generator)[torch.as_tensor(test.samples)]
         parts = []
-        for start in range(0, len(test), BLOCK):
-            rows = slice(start, start + BLOCK)
-            pixels = unit(planes(test.images[rows]).to(device))  # (B, C, H, W)
-            parts.append(encoder.pooled(apply(pixels, drawn[rows])).cpu())
+        for number, stored in enumerate(read_planes(test.images, BLOCK)):
+            pixels = unit(stored.to(device))  # (B, C, H, W)
+            parts.append(encoder.pooled(apply(pixels, drawn[number * BLOCK :][: len(pixels)])).cpu())
         return torch.cat(parts)
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -28,12 +28,13 @@ from torch import Tensor
 
 from bench.card import ProtocolCard
 from bench.data.dataset import ImageDataset, Subset
-from bench.data.pixels import planes, unit
+from bench.data.pixels import unit
+from bench.data.reading import read_planes
 from bench.data.views import make_view
 from bench.encoders.encoder import Encoder
 from bench.errors import DataError, DivergenceError, SpecError, describe
 from bench.metric import Metric
-from bench.protocol import Outcome, Protocol, Score
+from bench.protocol import Outcome, Protocol, Score, Work
 from bench.registry import register_protocol
 from bench.spec import ViewSpec
 from bench.statistics.bootstrap import ratio_interval
@@ -175,13 +176,20 @@ class FalseNegativeAudit(Protocol):
             seconds={"features": featured - started, "fit": 0.0, "test": finished - featured},
         )
 
+    def work(self, sizes: Mapping[str, int], *, num_classes: int, feature_dim: int) -> Work:
+        """The embedding is taken to be as wide as the representation."""
+        n = sizes["test"]
+        scored = self.support_views + len(GRID_AGGREGATIONS) * sum(self._grid_support())
+        pairs = n * min(n, self.batch_size)
+        return Work(forward=n * (1 + self.support_views), products=scored * pairs * feature_dim / 1e9)
+
     def _embedded_views(self, encoder: Encoder, test: Subset, *, seed: int, device: str) -> Iterator[Tensor]:
         """Embeddings (n, P) of a view of every image, for the candidates first and then for each support view."""
         for number in range(1 + self.support_views):
             generator = stream("false_negative_audit views", seed, number)
             embedded = []
-            for start in range(0, len(test), BLOCK):
-                pixels = unit(planes(test.images[start : start + BLOCK]).to(device))  # (B, C, H, W)
+            for stored in read_planes(test.images, BLOCK):
+                pixels = unit(stored.to(device))  # (B, C, H, W)
                 features = encoder.pooled(make_view(pixels, self.view, generator)).cpu()  # (B, D)
                 embeddings = encoder.embeddings(features, device=device)
                 embedded.append(features if embeddings is None else embeddings)
@@ -192,12 +200,15 @@ class FalseNegativeAudit(Protocol):
         order = torch.randperm(n, generator=stream("false_negative_audit batches", seed))
         return list(order.tensor_split(min(math.ceil(n / self.batch_size), n // 2)))
 
+    def _grid_support(self) -> list[int]:
+        """Numbers of support views in the grid."""
+        return sorted({*(size for size in GRID_SUPPORT if size < self.support_views), self.support_views})
+
     def _grid(self, views: Tensor, labels: Tensor, parts: list[Tensor]) -> list[dict[str, Any]]:
         """The same measured for other settings, with as many of the support views."""
         cuts = list(product(GRID_TOP_K, GRID_THRESHOLDS))
-        sizes = sorted({*(size for size in GRID_SUPPORT if size < self.support_views), self.support_views})
         records = []
-        for aggregation, support in product(GRID_AGGREGATIONS, sizes):
+        for aggregation, support in product(GRID_AGGREGATIONS, self._grid_support()):
             counts = pair_counts(views, labels, parts, support=support, aggregation=aggregation, cuts=cuts)
             for (top_k, threshold), (_, detected, correct, same) in zip(cuts, counts.sum(dim=1).tolist(), strict=True):
                 records.append(

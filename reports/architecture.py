@@ -52,7 +52,9 @@ def _single(drawing: Drawing, card: MethodCard) -> None:
         drawing.box(encoder, ("f", "encoder"), css="block still")
         drawing.arrow(image.right, encoder.left)
         drawing.arrow(encoder.right, (PROJECTOR - BLOCK / 2, TOP))
-        drawing.text((PROJECTOR - BLOCK / 2 + 8, TOP + 4), "representation h: nothing is trained")
+        trained = "the protocol trains it" if card.protocols else "nothing is trained"
+        trained = "weights from a file" if card.imported else trained
+        drawing.text((PROJECTOR - BLOCK / 2 + 8, TOP + 4), f"representation h: {trained}")
         return
     view = drawing.box(Box(VIEW, TOP, 50, 34), ("view",), css="data")
     drawing.box(encoder, ("f", "encoder"), css="block first")

@@ -55,6 +55,10 @@ def describe(card: MethodCard) -> str:
 
 
 def _single(card: MethodCard) -> str:
+    if card.protocols:
+        return "An image passes through encoder f, which is not pre-trained: the protocol trains it."
+    if card.imported:
+        return "An image passes through encoder f, whose weights come from a file; its representation h is evaluated."
     if not card.trains:
         return "An image passes through encoder f, which is not trained; its representation h is what is evaluated."
     labels = " with the labels" if card.uses_labels else ""

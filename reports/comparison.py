@@ -61,7 +61,7 @@ def caption(measured: Measured, name: str) -> str:
     """The figure of a method's page in words; a variant's page says that the figure shows the method as it stands."""
     words = describe(measured.methods[name])
     variants = {result.planned.spec.pretrain.name: result.planned.spec.pretrain.variant for result in measured.results}
-    changed = variants.get(name, "")
+    changed = "" if measured.methods[name].imported else variants.get(name, "")
     return f"{words} The figure shows the method without the change named {changed!r}." if changed else words
 
 
@@ -130,7 +130,8 @@ def _row(measured: Measured, key: str, results: Sequence[Result], context: tuple
 
 def _card_words(card: MethodCard) -> tuple[str, ...]:
     if card.branches == "single":
-        labels = "labels" if card.uses_labels else "nothing trained"
+        labels = "labels" if card.uses_labels else "trained by its protocol" if card.protocols else "nothing trained"
+        labels = "weights from a file" if card.imported else labels
         lacking = ("none", "no", "no", f"single, {labels}", "")
     else:
         lacking = (

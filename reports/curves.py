@@ -40,6 +40,7 @@ class Series:
         name: quantity.
         slot: position of the quantity in its figure, which decides color and dash.
         form: an ``area`` is stacked on those before it; a ``total`` is a line in the color of the text.
+        low, high: ends of the values' intervals, drawn as a band; empty where there are none.
     """
 
     name: str
@@ -48,6 +49,18 @@ class Series:
     epochs: tuple[float, ...]
     values: tuple[float, ...]
     form: Literal["line", "area", "total"] = "line"
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrow:
+    """A horizontal arrow with a few words above it, in the figure's coordinates."""
+
+    start: float
+    end: float
+    height: float
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +70,8 @@ class Figure:
     Attributes:
         summary: what the figure shows and where its lines end, in words.
         equal_axes: the axes have the same place and size in all such figures, which then stand side by side.
+        ticks: places on a logarithmic horizontal axis that are labelled; a linear one finds its own.
+        arrows: distances to point out.
     """
 
     key: str
@@ -67,6 +82,8 @@ class Figure:
     summary: str
     equal_axes: bool = False
     y_scale: Literal["linear", "log"] = "linear"
+    ticks: tuple[float, ...] = ()
+    arrows: tuple[Arrow, ...] = ()
 
 
 def training_figures(history: pd.DataFrame, identities: Mapping[str, int], *, method: str) -> tuple[Figure, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench.metric import Metric
 from bench.table import Cell, Column, Row, Table
 from reports.measured import Measured, context_cells, method_citations, protocol_title
-from reports.places import AUDIT, DIAGNOSTICS, OWN_TABLES, method_path, slug
+from reports.places import AUDIT, DESCRIBED, DIAGNOSTICS, OWN_TABLES, method_path, slug
 from reports.results import Result, metric_of, parsed, row_key, summarize, written
 
 if TYPE_CHECKING:
@@ -352,7 +352,7 @@ def scored(measured: Measured) -> Measured:
 
 def described(measured: Measured) -> Measured:
     """What is measured under the protocols of the page of diagnostics."""
-    return _kept(measured, lambda result: result.planned.spec.protocol in OWN_TABLES)
+    return _kept(measured, lambda result: result.planned.spec.protocol in DESCRIBED)
 
 
 def linked_from_index(measured: Measured) -> Measured:

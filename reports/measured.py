@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.card import MethodCard, ProtocolCard
 from bench.metric import Metric
+from bench.spec import IMPORTED
 from bench.table import Cell, Column, Row, Table
 from reports.places import OWN_TABLES, PLACES, WHAT, method_path, value_columns
 from reports.results import Result, collect, image_interval, metric_of, row_key, summarize
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 MEASURED_NOTE = (
     "Intervals: Wilson over test images for one seed, the range of two seeds, Student's t over three or more, "
     "none where all seeds agree. "
-    "Values compete within one dataset, backbone and number of epochs; baselines and stale values do not compete."
+    "Values compete within one dataset, backbone and number of epochs; baselines, imported checkpoints and stale "
+    "values do not compete."
 )
 
 
@@ -59,7 +61,8 @@ class Measured:
         for spec in (cell.spec.pretrain for cell in plan.cells):
             if spec.variant and spec.method in methods:
                 card = methods[spec.method]
-                cards[spec.name] = replace(card, title=f"{card.title}, {spec.variant}")
+                title = spec.variant if card.imported else f"{card.title}, {spec.variant}"
+                cards[spec.name] = replace(card, title=title)
         return cls(results=collect(plan, rows, cards), methods=cards, protocols=protocols, titles=titles)
 
     def method_title(self, key: str) -> str:
@@ -110,7 +113,7 @@ def measured_table(measured: Measured) -> Table:
             _measured_row(measured, key, (*context_cells(measured, group), *measured_cells(measured, group)))
             for key, group in groups.items()
         ),
-        notes=label_notes(measured),
+        notes=(*label_notes(measured), *import_notes(measured)),
         rules=(RULE, MEASURED_NOTE),
         citations=method_citations(measured),
     )
@@ -128,9 +131,11 @@ def method_citations(measured: Measured) -> tuple[str, ...]:
 
 
 def label_notes(measured: Measured) -> tuple[str, ...]:
-    """One sentence for each method whose columns for few labels start from a backbone that saw all of them."""
+    """One sentence for each method whose columns for few labels start from a backbone that saw all of them, or from
+    none."""
     few = {r.planned.spec.pretrain.name: None for r in measured.results if place_of(r)[1] < 1}
-    return tuple(
+    scratch = [measured.methods[key] for key in few if key in measured.methods and measured.methods[key].protocols]
+    return tuple(f"{card.title}: {card.summary[0].lower()}{card.summary[1:]}" for card in scratch) + tuple(
         f"{measured.method_title(key)} was trained with all labels of the training split; its 1 % and 10 % columns "
         "start from that backbone and are not label-limited."
         for key in few
@@ -138,10 +143,25 @@ def label_notes(measured: Measured) -> tuple[str, ...]:
     )
 
 
+def import_notes(measured: Measured) -> tuple[str, ...]:
+    """One sentence about all imported checkpoints: why they stand beside the others and do not compete."""
+    keys = {r.planned.spec.pretrain.name: None for r in measured.results if r.planned.spec.pretrain.imported}
+    if not keys:
+        return ()
+    titles = [measured.method_title(key) for key in keys]
+    were = "was imported from a file" if len(titles) == 1 else "were imported from files"
+    return (
+        f"{', '.join(titles)} {were}: on which images, with which labels and for how long such an encoder was trained "
+        "is not known here, so it stands beside the methods and does not compete.",
+    )
+
+
 def context_cells(measured: Measured, group: Sequence[Result]) -> tuple[Cell, ...]:
     spec = group[0].planned.spec
     data = measured.data_title(spec.pretrain.data)
-    if spec.data != spec.pretrain.data:
+    if spec.pretrain.imported:
+        data = f"{IMPORTED}, tested on {measured.data_title(spec.data)}"
+    elif spec.data != spec.pretrain.data:
         data = f"{data}, tested on {measured.data_title(spec.data)}"
     seeds = len({result.seed for result in group})
     return (
@@ -153,8 +173,10 @@ def context_cells(measured: Measured, group: Sequence[Result]) -> tuple[Cell, ..
 
 
 def epochs_cell(group: Sequence[Result]) -> Cell:
-    training = group[0].planned.spec.pretrain.training
-    return Cell(text=str(training.epochs) if training else "0")
+    spec = group[0].planned.spec.pretrain
+    if spec.imported:
+        return Cell(text="unknown")
+    return Cell(text=str(spec.training.epochs) if spec.training else "0")
 
 
 def place_of(result: Result) -> tuple[str, float]:
@@ -166,7 +188,14 @@ def place_of(result: Result) -> tuple[str, float]:
 
 def measured_cells(measured: Measured, group: Sequence[Result]) -> tuple[Cell, ...]:
     """The six cells of one row."""
-    return tuple(summarize(measured.at(group, protocol, fraction), metric) for protocol, fraction, metric in PLACES)
+    cells = []
+    for protocol, fraction, metric in PLACES:
+        cell = summarize(measured.at(group, protocol, fraction), metric)
+        card = measured.methods.get(group[0].planned.spec.pretrain.name) if group else None
+        if cell.state == "unplanned" and card and card.protocols and protocol not in card.protocols:
+            cell = replace(cell, reason=f"not applicable: {card.title} has no pre-trained features to evaluate")
+        cells.append(cell)
+    return tuple(cells)
 
 
 def mark_contexts(
@@ -228,21 +257,18 @@ def _contender(
 
 
 def companion_table(measured: Measured) -> Table | None:
-    """The protocols of the plan that have no column in Table 1 and no page, such as kNN; None when there are none."""
+    """What has no column in Table 1 and no page: further protocols, such as kNN, and metrics; None without any."""
+    taken = {(p, measured.shown.get((p, fraction)), metric.key) for p, fraction, metric in PLACES}
     others = {
         (result.planned.spec.protocol, result.planned.spec.variant): None
         for result in measured.results
-        if measured.shown.get(place_of(result)) != result.planned.spec.variant
-        and result.planned.spec.protocol not in OWN_TABLES
+        if result.planned.spec.protocol not in OWN_TABLES
     }
-    if not others:
+    places = [(p, v, m) for p, v in others for m in _metrics(measured, p, v) if (p, v, m.key) not in taken]
+    if not places:
         return None
-    columns, places = [], []
-    for protocol, variant in others:
-        for metric in _metrics(measured, protocol, variant):
-            heading = protocol_title(measured.protocols, protocol, variant)
-            columns.append(Column(title=metric.title, groups=(heading,), metric=metric))
-            places.append((protocol, variant, metric))
+    titles = {(p, v): protocol_title(measured.protocols, p, v) for p, v in others}
+    columns = [Column(title=metric.title, groups=(titles[p, v],), metric=metric) for p, v, metric in places]
     context = (Column(title="data"), Column(title="backbone"), Column(title="epochs"), Column(title="seeds"))
     rows = []
     for key, group in measured.groups().items():
@@ -257,6 +283,7 @@ def companion_table(measured: Measured) -> Table | None:
         caption="What else the suite measures, on the same encoders and the same test split.",
         columns=(*context, *columns),
         rows=tuple(rows),
+        notes=import_notes(measured),
         citations=method_citations(measured),
     )
 

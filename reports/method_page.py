@@ -31,7 +31,7 @@ def card_facts(card: MethodCard) -> tuple[Fact, ...]:
         ("negatives", card.negatives),
         ("embeddings before the loss", ", then ".join(card.normalization)),
         ("views", views if card.trains else ""),
-        ("labels", "used in pre-training" if card.uses_labels else "not used in pre-training"),
+        ("labels", "unknown" if card.imported else f"{'used' if card.uses_labels else 'not used'} in pre-training"),
         ("needs of the batch", card.batch_dependence),
         ("cost", card.cost),
     ]

@@ -12,9 +12,10 @@ from reports.measured import Measured, protocol_title
 from reports.panels import STATE_OF
 from reports.places import method_path
 from reports.results import Result, number, panel_id, parsed, written
+from reports.words import counted
 
 if TYPE_CHECKING:
-    from bench.spec import TrainingSpec, ViewSpec
+    from bench.spec import PretrainSpec, TrainingSpec, ViewSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +92,10 @@ def headline(measured: Measured) -> str:
     backbones = dict.fromkeys(measured.title(spec.pretrain.backbone) for spec in specs)
     seeds = {spec.pretrain.seed for spec in specs}
     return (
-        f"{_plural(len(specs), 'cell')}: {_plural(len(methods), 'method')} "
-        f"under {_plural(len(protocols), 'evaluation')} on {', '.join(data.values())}, "
-        f"backbone {', '.join(backbones)}, {_plural(len(seeds), 'seed')}."
+        f"{counted(len(specs), 'cell')}: {counted(len(methods), 'method')} "
+        f"under {counted(len(protocols), 'evaluation')} on {', '.join(data.values())}, "
+        f"backbone {', '.join(backbones)}, {counted(len(seeds), 'seed')}."
     )
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" + ("" if count == 1 else "s")
 
 
 def environments(measured: Measured) -> tuple[str, ...]:
@@ -108,7 +105,7 @@ def environments(measured: Measured) -> tuple[str, ...]:
         shown = next(iter(result.metrics.values()), None)
         if shown:
             found[_environment(parsed(shown["provenance"]))] += 1
-    return tuple(f"{_plural(count, 'cell')}: {text}" for text, count in sorted(found.items()))
+    return tuple(f"{counted(count, 'cell')}: {text}" for text, count in sorted(found.items()))
 
 
 def _environment(facts: dict[str, object]) -> str:
@@ -118,8 +115,8 @@ def _environment(facts: dict[str, object]) -> str:
     dirty = " with uncommitted changes" if facts.get("git_dirty") else ""
     parts = [
         facts.get("processor") or facts.get("system"),
-        _plural(int(str(facts["cores"])), "core") if facts.get("cores") else None,
-        _plural(int(str(facts["threads"])), "thread") if facts.get("threads") else None,
+        counted(int(str(facts["cores"])), "core") if facts.get("cores") else None,
+        counted(int(str(facts["threads"])), "thread") if facts.get("threads") else None,
         facts.get("accelerator") or facts.get("device"),
         f"jointbench {facts['jointbench']}" if facts.get("jointbench") else None,
         f"torch {torch}" if torch else None,
@@ -147,7 +144,7 @@ def recipe_table(measured: Measured) -> Table:
     seen: dict[str, Row] = {}
     for result in measured.results:
         pretrain = result.planned.spec.pretrain
-        words = (*_training_words(pretrain.training, pretrain.views), _settings_words(pretrain.method_params))
+        words = (*_training_words(pretrain), _settings_words(pretrain.method_params))
         seen.setdefault(
             pretrain.name,
             Row(
@@ -167,7 +164,10 @@ def recipe_table(measured: Measured) -> Table:
     )
 
 
-def _training_words(training: TrainingSpec | None, views: tuple[ViewSpec, ...]) -> tuple[str, ...]:
+def _training_words(pretrain: PretrainSpec) -> tuple[str, ...]:
+    training, views = pretrain.training, pretrain.views
+    if pretrain.imported:
+        return ("imported from a file", "", "", "", "unknown", "", "")
     if training is None:
         return ("not trained", "", "", "", "0", "", "")
     factor = {"none": 1.0, "linear": training.batch_size / 256, "sqrt": (training.batch_size / 256) ** 0.5}

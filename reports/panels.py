@@ -233,7 +233,9 @@ def _details_section(row: Record) -> list[Section]:
     if not details:
         return []
     facts = tuple(
-        Fact(label=str(name), value=_compact(value)) for name, value in sorted(details.items()) if value not in ({}, [])
+        Fact(label=str(name), value=_compact(value))
+        for name, value in sorted(details.items())
+        if value not in ({}, []) and name != "data"  # the images have a page of their own
     )
     return [Section(title="Chosen and recorded by the protocol", facts=facts)]
 

@@ -21,8 +21,11 @@ HEADINGS = {
     ("semi_supervised", 0.1): "10 % of labels",
 }
 
-DIAGNOSTICS, AUDIT = "diagnostics", "false_negative_audit"
-OWN_TABLES = (DIAGNOSTICS, AUDIT)
+DIAGNOSTICS, AUDIT, LABELS = "diagnostics", "false_negative_audit", "label_efficiency"
+DESCRIBED = (DIAGNOSTICS, AUDIT)
+"""The protocols of the page of diagnostics."""
+
+OWN_TABLES = (*DESCRIBED, LABELS)
 """Protocols with a page of their own: they describe more than they score, in many columns."""
 
 WHAT = "Linear evaluation on frozen features and semi-supervised fine-tuning, accuracy on the test split in %."

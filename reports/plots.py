@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from reports.curves import Figure, Series
+from reports.curves import Arrow, Figure, Series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,6 @@ def draw(figure: Figure) -> str:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure as Canvas
-    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": figure.key}):
         canvas = Canvas(figsize=(4.6, 2.6), layout=None if figure.equal_axes else "constrained")
@@ -62,11 +61,75 @@ def draw(figure: Figure) -> str:
         _label_ends(axes, figure, heights)
         axes.set_xlabel(figure.x_label)
         axes.set_ylabel(figure.y_label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.margins(x=0.02)
+        _horizontal_axis(axes, figure)
+        for arrow in figure.arrows:
+            _arrow(axes, arrow)
         target = io.BytesIO()
         FigureCanvasSVG(canvas).print_svg(target, metadata={"Date": None, "Creator": None})
     return _embed(target.getvalue().decode("utf-8"), figure)
+
+
+def draw_multiples(figures: Sequence[Figure], whole: Figure, *, columns: int = 4) -> str:
+    """Small figures with common axes as one ``<svg>``, each under its own title, without names at the lines' ends.
+
+    Args:
+        figures: what the panels show.
+        whole: key, title, axis labels and summary of all together.
+        columns: panels side by side.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure as Canvas
+
+    rows = -(-len(figures) // columns)
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": whole.key}):
+        canvas = Canvas(figsize=(2.1 * columns, 1.65 * rows + 0.3), layout="constrained")
+        panels = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
+        for axes, figure in zip(panels, figures, strict=False):
+            for item in figure.series:
+                _line(axes, item)
+            _horizontal_axis(axes, figure)
+            axes.set_title(figure.title, fontsize=9, loc="left")
+            axes.xaxis.set_tick_params(labelbottom=True)
+        for axes in panels[len(figures) :]:
+            axes.set_axis_off()
+        canvas.supxlabel(whole.x_label, fontsize=9)
+        canvas.supylabel(whole.y_label, fontsize=9)
+        target = io.BytesIO()
+        FigureCanvasSVG(canvas).print_svg(target, metadata={"Date": None, "Creator": None})
+    return _embed(target.getvalue().decode("utf-8"), whole)
+
+
+def _horizontal_axis(axes: Axes, figure: Figure) -> None:
+    from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+    if figure.ticks:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(figure.ticks))
+        axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in figure.ticks]))
+        axes.xaxis.set_minor_locator(NullLocator())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.margins(x=0.02)
+
+
+def _arrow(axes: Axes, arrow: Arrow) -> None:
+    axes.annotate(
+        "",
+        xy=(arrow.end, arrow.height),
+        xytext=(arrow.start, arrow.height),
+        arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0},
+    )
+    right = max(arrow.start, arrow.end)  # below and to the right of a rising curve there is room
+    inside = right < axes.get_xlim()[1] * 0.5
+    axes.annotate(
+        arrow.text,
+        xy=(right, arrow.height),
+        xytext=(4 if inside else -2, -3),
+        textcoords="offset points",
+        ha="left" if inside else "right",
+        va="top",
+    )
 
 
 def _areas(axes: Axes, figure: Figure) -> dict[int, float]:
@@ -95,9 +158,11 @@ def _line(axes: Axes, item: Series) -> None:
         color=_color(item),
         linestyle="solid" if item.form == "total" else DASHES[item.slot % len(DASHES)],
         linewidth=1.0 if item.form == "total" else 1.5,
-        marker="o" if len(item.values) == 1 else None,
+        marker="o" if len(item.values) == 1 or item.low else None,
         markersize=3,
     )
+    if item.low:
+        axes.fill_between(item.epochs, item.low, item.high, facecolor=_color(item), alpha=0.16, linewidth=0)
 
 
 def _label_ends(axes: Axes, figure: Figure, middles: Mapping[int, float]) -> None:

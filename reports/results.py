@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -110,9 +111,13 @@ def parsed(text: Any) -> dict[str, Any]:
 
 
 def written(value: Any) -> str:
-    """A parameter's value as tables write it: ``512-64`` for widths, ``on`` for true."""
+    """A parameter's value as tables write it: ``512-64`` for widths, ``on`` for true, the beginning of a digest."""
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return value[:12]
+    if isinstance(value, (list, tuple)) and any(isinstance(item, float) for item in value):
+        return " ".join(f"{item:g}" for item in value)
     if isinstance(value, (list, tuple)):
         return "-".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value) or "none"

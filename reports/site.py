@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -16,11 +16,12 @@ from bench.published import CONFIDENCE_WORDS, load_papers
 from bench.published.errata import CHECKS, SEVERITIES, errata_csv, load_errata
 from bench.table import MARKS, STATES, Format, Table
 from bench.table_html import to_html
-from reports import ablations
+from reports import ablations, label_efficiency
 from reports.architecture import draw_architecture
 from reports.bibtex import bibtex
 from reports.breakdown import Breakdown, breakdown_figure, breakdown_table, breakdowns, epochs_csv
 from reports.comparison import caption, comparison_table, gallery, page_of
+from reports.contest import Loader
 from reports.curves import training_figures
 from reports.diagnostics import (
     QUANTITIES,
@@ -33,16 +34,24 @@ from reports.diagnostics import (
     no_collapse,
     scored,
 )
+from reports.findings import finding_tables
+from reports.glossary import GLOSSARY
+from reports.images import ImageSet, image_sets
+from reports.label_figures import method_figure, whole_figure
+from reports.label_tables import RULES as LABEL_RULES
+from reports.label_tables import accuracy_table, utility_table
 from reports.measured import MEASURED_NOTE, Measured, companion_table, measured_table
 from reports.method_page import card_facts, collapse_facts, encoders, results_table
 from reports.overview import compute_seconds, counts, environments, gaps, headline, recipe_table
 from reports.panels import measured_panels, published_panels
 from reports.places import method_path, slug
-from reports.plots import draw
+from reports.plots import draw, draw_multiples
+from reports.probe_agreement import agreement_table
 from reports.published_rows import PublishedRow, published_rows, short_name
 from reports.spectra import spectrum_figures
 from reports.table1 import LOWER_BOUND_NOTE, PUBLISHED_NOTE, published_table, side_by_side
 from reports.ties import RULE
+from reports.verdict import Verdict, verdicts
 
 if TYPE_CHECKING:
     import jinja2
@@ -94,6 +103,7 @@ def build_site(
     protocols: Mapping[str, ProtocolCard],
     suite: str,
     titles: Mapping[str, str] | None = None,
+    predictions: Loader | None = None,
 ) -> Path:
     """Build the report.
 
@@ -106,6 +116,7 @@ def build_site(
         methods, protocols: cards by key.
         suite: key of the suite, as the pages print it.
         titles: printed names of datasets and backbones by key.
+        predictions: of an evaluation by its identity; without them methods are not compared image by image.
 
     Returns:
         The path of ``index.html``.
@@ -116,11 +127,14 @@ def build_site(
     shared = _shared(plan, measured, suite)
     losses = {item.name: item for item in breakdowns(measured, history)}
     pages = _Pages(site=site, shared=shared, measured=measured, printed=printed, losses=losses)
-    pages.index()
-    pages.table1()
+    pages.index(verdicts(measured, predictions) if predictions else ())
+    pages.images()
+    pages.findings()
+    pages.table1(agreement_table(measured, predictions))
     pages.methods()
     pages.breakdown(history)
     pages.diagnostics()
+    pages.label_efficiency()
     pages.ablations()
     for key in dict.fromkeys(result.planned.spec.pretrain.name for result in measured.results):
         if key in measured.methods:
@@ -141,29 +155,56 @@ class _Pages:
     printed: tuple[PublishedRow, ...]
     losses: Mapping[str, Breakdown]
 
-    def index(self) -> None:
+    @property
+    def fits_table1(self) -> bool:
+        """Whether the suite measures anything that Table 1 has a column for."""
+        return bool(self.measured.shown)
+
+    def index(self, found: Sequence[Verdict]) -> None:
+        first = side_by_side(self.printed, self.measured) if self.fits_table1 else companion_table(self.measured)
         self._page(
             "index.html",
             title="Overview",
+            verdicts=[{"words": item, "pairs": self._table(item.pairs) if item.pairs else None} for item in found],
             headline=headline(self.measured),
             counts=counts(self.measured),
             flags=collapse_flags(self.measured),
             gaps=gaps(self.measured),
-            table=self._table(side_by_side(self.printed, self.measured)),
+            table=self._table(first) if first else None,
+            fits_table1=self.fits_table1,
             recipes=self._table(recipe_table(self.measured)),
             environments=environments(self.measured),
             minutes=f"{compute_seconds(self.measured) / 60:.1f}",
             panels=(*measured_panels(linked_from_index(self.measured)), *published_panels(self.printed)),
         )
 
-    def table1(self) -> None:
+    def images(self) -> None:
+        found: tuple[ImageSet, ...] = self.shared["image_sets"]
+        sets = [
+            {
+                "words": item,
+                "splits": self._table(item.splits),
+                "classes": self._table(item.classes) if item.classes else None,
+            }
+            for item in found
+        ]
+        if sets:
+            self._page("images.html", title="The images", sets=sets)
+
+    def findings(self) -> None:
+        found: tuple[Table, ...] = self.shared["finding_tables"]
+        if found:
+            self._page("findings.html", title="Findings", tables=[self._table(table) for table in found])
+
+    def table1(self, agreement: Table | None) -> None:
         companion = companion_table(self.measured)
-        tables = [side_by_side(self.printed, self.measured), measured_table(self.measured)]
-        tables += [companion] if companion else []
+        tables = [side_by_side(self.printed, self.measured), measured_table(self.measured)] if self.fits_table1 else []
+        tables += [table for table in (companion, agreement) if table]
         tables.append(published_table(self.printed))
         self._page(
             "table1.html",
             title="Table 1",
+            fits_table1=self.fits_table1,
             tables=[self._table(table) for table in tables],
             panels=(*measured_panels(scored(self.measured)), *published_panels(self.printed)),
         )
@@ -223,6 +264,43 @@ class _Pages:
                 panels=measured_panels(described(self.measured)),
             )
 
+    def label_efficiency(self) -> None:
+        found: tuple[label_efficiency.Study, ...] = self.shared["label_studies"]
+        parts = []
+        for study in found:
+            figures = [(entry, method_figure(study, entry)) for entry in study.entries]
+            drawn = [(entry, figure) for entry, figure in figures if figure is not None]
+            panels = [figure for _, figure in drawn]
+            whole = whole_figure(study, panels)
+            tables = (
+                utility_table(self.measured, study),
+                accuracy_table(self.measured, study),
+            )
+            parts.append(
+                {
+                    "study": study,
+                    "whole": {"figure": whole, "svg": draw_multiples(panels, whole)} if len(panels) > 1 else None,
+                    "figures": [
+                        {
+                            "figure": figure,
+                            "svg": draw(figure),
+                            "href": method_path(entry.name),
+                            "verdict": entry.headline,
+                        }
+                        for entry, figure in drawn
+                    ],
+                    "tables": [self._table(table) for table in tables],
+                }
+            )
+        if found:
+            self._page(
+                "label_efficiency.html",
+                title="Label efficiency",
+                parts_of_page=parts,
+                rules=LABEL_RULES,
+                panels=measured_panels(label_efficiency.budgeted(self.measured)),
+            )
+
     def ablations(self) -> None:
         found: tuple[ablations.Family, ...] = self.shared["studies"]
         if found:
@@ -271,6 +349,7 @@ class _Pages:
             marks=MARKS,
             confidence=CONFIDENCE_WORDS,
             rules=(RULE, MEASURED_NOTE, PUBLISHED_NOTE, LOWER_BOUND_NOTE),
+            glossary=GLOSSARY,
             papers=[(papers[key], short_name(key)) for key in sorted(cited) if key in papers],
         )
 
@@ -320,7 +399,10 @@ def _shared(plan: Plan, measured: Measured, suite: str) -> dict[str, Any]:
             {"href": method_path(key), "title": measured.method_title(key)} for key in keys if key in measured.methods
         ],
         "stamp": _stamp(measured),
+        "image_sets": image_sets(measured),
+        "finding_tables": finding_tables(measured),
         "diagnosed": bool(described(measured).results),
+        "label_studies": label_efficiency.studies(measured),
         "studies": ablations.families(measured, _expected(plan)),
     }
 

@@ -13,6 +13,7 @@ from reports.measured import (
     Measured,
     context_cells,
     epochs_cell,
+    import_notes,
     label_notes,
     mark_contexts,
     measured_cells,
@@ -165,7 +166,7 @@ def side_by_side(printed: Sequence[PublishedRow], measured: Measured) -> Table:
         caption=f"{WHAT} The two halves differ in data, backbone and epochs: compare orders, not values.",
         columns=tuple(columns),
         rows=tuple(rows),
-        notes=label_notes(measured),
+        notes=(*label_notes(measured), *import_notes(measured)),
         rules=(PUBLISHED_NOTE, *epochs_notes(printed), SUPERVISED_NOTE, RULE, LOWER_BOUND_NOTE, MEASURED_NOTE),
         citations=tuple(dict.fromkeys((*citations(tuple(printed)), *method_citations(measured)))),
     )

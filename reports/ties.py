@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from bench.metric import Metric
 from bench.table import Cell, Column, Row, Table
+from reports.words import listed
 
 RULE = (
     "Bold marks the best group of a column: every value whose 95 % interval overlaps that of the best. "
@@ -85,8 +86,8 @@ def _sentences(table: Table, groups: Sequence[Group | None], where: str) -> list
     prefix = f"{where}: by" if where else "By"
     sentences = []
     for group, columns in ties.items():
-        others = _listed([table.rows[index].title for index in sorted(group.rows - {group.best})])
-        what = _listed([_short(column) for column in columns])
+        others = listed([table.rows[index].title for index in sorted(group.rows - {group.best})])
+        what = listed([_short(column) for column in columns])
         sentences.append(
             f"{prefix} {what}, {others} cannot be told apart from {table.rows[group.best].title}, "
             "the best of the competing values."
@@ -96,7 +97,3 @@ def _sentences(table: Table, groups: Sequence[Group | None], where: str) -> list
 
 def _short(column: Column) -> str:
     return f"{column.title} ({column.groups[-1].lower()})" if column.groups else column.title
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

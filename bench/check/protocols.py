@@ -1,4 +1,4 @@
-"""The battery for protocols: a few evaluations of a tiny encoder on a synthetic dataset of six classes."""
+"""The battery for protocols: a few evaluations of a tiny encoder on a synthetic dataset of six classes or findings."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from bench.card import ProtocolCard
 from bench.check.battery import CheckResult, ContractBrokenError, literal_defaults, run_checks
 from bench.check.methods import TinyBackbone
-from bench.data.dataset import ImageDataset, Subset
+from bench.data.dataset import UNCERTAIN, UNKNOWN, ImageDataset, Subset
 from bench.data.pixels import planes, unit
 from bench.encoders.encoder import Encoder
-from bench.metric import TOP1, TOP5
+from bench.metric import AUROC, AVERAGE_PRECISION, BALANCED_ACCURACY, TOP1, TOP5
 from bench.protocol import Outcome, Protocol
 from bench.registry import Entry
+from bench.statistics.ranking import Curve, average_precisions, curves, roc_areas
 from bench.training.randomness import isolated_rng
 
 NUM_CLASSES = 6
 SIZES = {"train": 600, "validation": 60, "test": 60}
 SEED = 1
 LENGTHS, LONGEST = ("steps", "epochs"), 20
+PREDICTED = ("top", "log_p", "probability")
+"""How the columns of what was predicted begin; the others may hold the label."""
 
 
 def check_protocol(entry: Entry) -> list[CheckResult]:
@@ -73,6 +77,36 @@ def synthetic_dataset() -> RecordingDataset:
     )
 
 
+def synthetic_findings() -> RecordingDataset:
+    """Noisy sums of the patterns of an image's findings; two images a patient, some labels uncertain or unknown."""
+    rng = np.random.default_rng(0)
+    total = sum(SIZES.values())
+    labels = rng.integers(0, 2, (total, NUM_CLASSES))
+    patterns = rng.uniform(-60, 60, (NUM_CLASSES, 64))
+    pixels = (128 + labels @ patterns + rng.normal(0, 20, (total, 64))).reshape(total, 8, 8, 1)
+    labels[rng.random(labels.shape) < 0.05] = UNCERTAIN
+    labels[rng.random(labels.shape) < 0.05] = UNKNOWN
+    return replace(
+        synthetic_dataset(),
+        title="Synthetic findings",
+        images=pixels.clip(0, 255).astype(np.uint8),
+        labels=labels,
+        metadata={"patient": np.array([f"patient {index // 2}" for index in range(total)])},
+    )
+
+
+def other_labels(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Another class for every image, or the opposite of every known finding."""
+    if labels.ndim == 2:
+        return np.where(labels >= 0, 1 - labels, labels)
+    return (labels + 1) % NUM_CLASSES
+
+
+def unlike_half(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """About half of the images, which are unlike the whole."""
+    return labels[:, 0] == 1 if labels.ndim == 2 else labels < NUM_CLASSES // 2
+
+
 def tiny_encoder(data: ImageDataset) -> Encoder:
     """A random convolutional network whose running statistics have seen the training images."""
     mean, std = data.channel_statistics
@@ -101,8 +135,11 @@ class ProtocolTrial:
         self.entry = entry
         self.card = card
         params = entry.complete({})
-        self.params = {name: min(value, LONGEST) if name in LENGTHS else value for name, value in params.items()}
-        self.data = synthetic_dataset()
+        # None and 0 stand for a length that the protocol finds itself.
+        self.params = {
+            name: min(value, LONGEST) if name in LENGTHS and value else value for name, value in params.items()
+        }
+        self.data = synthetic_findings() if "multilabel" in card.requires else synthetic_dataset()
         self.encoder = tiny_encoder(self.data)
         self.weights = {name: tensor.clone() for name, tensor in self.encoder.module.state_dict().items()}
 
@@ -117,7 +154,7 @@ class ProtocolTrial:
         return self.evaluate(self.data)
 
     @cached_property
-    def test_labels(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def test_labels(self) -> NDArray[np.int64]:
         return self.data.labels[self.data.splits["test"]]
 
 
@@ -169,9 +206,13 @@ def predictions_are_complete(trial: ProtocolTrial) -> None:
 
 
 def predictions_recompute_scores(trial: ProtocolTrial) -> None:
-    """Top-1 and top-5 follow from the predictions."""
+    """Top-1 and top-5 follow from the predictions, and so do balanced accuracy, AUROC and average precision."""
     predictions = trial.outcome.predictions
     for score in trial.outcome.scores:
+        if not math.isnan(score.value) and (recompute := RECOMPUTED.get(score.metric.key)):
+            value = recompute(predictions)
+            if not math.isclose(value, score.value, abs_tol=1e-3):  # columns are stored in single precision
+                raise ContractBrokenError(f"{score.metric.key} is {score.value}, the predictions give {value}.")
         ranks = {TOP1.key: 1, TOP5.key: 5}.get(score.metric.key)
         if ranks is None or math.isnan(score.value):
             continue
@@ -181,6 +222,36 @@ def predictions_recompute_scores(trial: ProtocolTrial) -> None:
         hits = predictions[columns].eq(predictions["label"], axis=0).any(axis=1)
         if not math.isclose(100 * hits.mean(), score.value, abs_tol=1e-9):
             raise ContractBrokenError(f"{score.metric.key} is {score.value}, the predictions give {100 * hits.mean()}.")
+
+
+def _balanced_accuracy(predictions: pd.DataFrame) -> float:
+    correct = predictions["top1"] == predictions["label"]
+    return float(100 * correct.groupby(predictions["label"]).mean().mean())
+
+
+def _macro(curve: Curve) -> Callable[[pd.DataFrame], float]:
+    """Mean over the columns ``probability …`` against ``label …``, or ``log_p…`` against ``label``; NaN without any."""
+
+    def value(predictions: pd.DataFrame) -> float:
+        columns = [str(name) for name in predictions if str(name).startswith(("log_p", "probability "))]
+        if not columns:
+            return math.nan
+        scores = predictions[columns].to_numpy(dtype=np.float64)
+        if columns[0].startswith("log_p"):
+            labels = (predictions["label"].to_numpy()[:, None] == np.arange(len(columns))).astype(np.int64)
+        else:
+            labels = predictions[[name.replace("probability ", "label ", 1) for name in columns]].to_numpy()
+        found = curves(curve, scores, labels, np.ones((1, len(scores))))[:, 0]
+        return float(found[~np.isnan(found)].mean())
+
+    return value
+
+
+RECOMPUTED: dict[str, Callable[[pd.DataFrame], float]] = {
+    BALANCED_ACCURACY.key: _balanced_accuracy,
+    AUROC.key: _macro(roc_areas),
+    AVERAGE_PRECISION.key: _macro(average_precisions),
+}
 
 
 def details_are_json(trial: ProtocolTrial) -> None:
@@ -209,7 +280,7 @@ def reads_test_last_and_once(trial: ProtocolTrial) -> None:
 def ignores_test_labels(trial: ProtocolTrial) -> None:
     """Other test labels change neither what was chosen nor what is predicted; details['measured'] may follow them."""
     labels = trial.data.labels.copy()
-    labels[trial.data.splits["test"]] = (trial.test_labels + 1) % NUM_CLASSES
+    labels[trial.data.splits["test"]] = other_labels(trial.test_labels)
     other = trial.evaluate(replace(trial.data, labels=labels, reads=[]))
     before, after = (
         {name: value for name, value in outcome.details.items() if name != "measured"}
@@ -220,14 +291,14 @@ def ignores_test_labels(trial: ProtocolTrial) -> None:
             "with other test labels the details differ: something was chosen on the test split. Further measurements "
             "on it, which decide nothing, go to details['measured']."
         )
-    ranked = [name for name in trial.outcome.predictions if str(name).startswith("top")]
+    ranked = [name for name in trial.outcome.predictions if str(name).startswith(PREDICTED)]
     if not _equal(other.predictions[ranked], trial.outcome.predictions[ranked]):
         raise ContractBrokenError("with other test labels the predicted classes differ: they were used in the fit.")
 
 
 def judges_each_image_alone(trial: ProtocolTrial) -> None:
     """What is predicted for a test image does not depend on which others are in the test split."""
-    kept = trial.data.splits["test"][trial.test_labels < NUM_CLASSES // 2]  # a half that is unlike the whole
+    kept = trial.data.splits["test"][unlike_half(trial.test_labels)]
     fewer = trial.evaluate(replace(trial.data, splits={**trial.data.splits, "test": kept}, reads=[])).predictions
     before, after = (frame.set_index("sample").loc[kept] for frame in (trial.outcome.predictions, fewer))
     for name in before:

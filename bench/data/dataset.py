@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -25,8 +25,12 @@ FULL_SCALE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 BLOCK = 1024  # images whose pixels are read at a time
 
+COPIED_BYTES = 2**30
+"""A choice of more pixels than this is not copied: the memory that holds all images may not hold them twice."""
+
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 Rows = slice | NDArray[np.int64]
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Images(Protocol):
@@ -72,9 +76,32 @@ class Selection:
 
 
 def select(images: Images, rows: NDArray[np.int64]) -> Images:
-    """The images ``rows``: a copy where they are in memory, otherwise a view that reads them when asked for."""
-    chosen: Images = images[rows] if isinstance(images, np.ndarray) else Selection(images, rows)
-    return chosen
+    """The images ``rows``: a copy where they are in memory and few, otherwise a view that reads them when asked for."""
+    if isinstance(images, np.ndarray) and len(rows) * images[:1].nbytes <= COPIED_BYTES:
+        return images[rows]
+    return Selection(images, rows)
+
+
+def in_memory(images: Images) -> bool:
+    """Whether all pixels are in memory, so that nothing is decoded when they are read."""
+    return in_memory(images.images) if isinstance(images, Selection) else isinstance(images, np.ndarray)
+
+
+def level_counts(pixels: Pixels) -> NDArray[np.int64]:
+    """How often each stored value occurs in each channel of images (n, H, W, C): (C, values)."""
+    values, channels = FULL_SCALE[pixels.dtype] + 1, pixels.shape[3]
+    flat = pixels.reshape(-1, channels)
+    return np.stack([np.bincount(flat[:, c], minlength=values) for c in range(channels)])
+
+
+def level_statistics(counts: NDArray[np.int64]) -> Statistics:
+    """Mean and standard deviation of each channel on the [0, 1] scale, from :func:`level_counts`."""
+    levels = np.arange(counts.shape[1]) / (counts.shape[1] - 1)
+    total = counts[0].sum()
+    mean = counts @ levels / total
+    variance = counts @ levels**2 / total - mean**2
+    std = np.sqrt(np.maximum(variance, 0.0))
+    return tuple(map(float, mean)), tuple(float(s) if s > 0 else 1.0 for s in std)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,9 +199,13 @@ class ImageDataset:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over pixels, labels, names, splits and metadata: what a result's data hash is made of."""
+        return self.digest(self._blocks(np.arange(len(self.labels))))
+
+    def digest(self, blocks: Iterable[Pixels]) -> str:
+        """The fingerprint of this set with the pixels of ``blocks``, which are all images in their order."""
         digest = hashlib.sha256()
         digest.update(f"{self.images.dtype.str}{tuple(self.images.shape)}".encode())
-        for block in self._blocks(np.arange(len(self.labels))):
+        for block in blocks:
             digest.update(np.ascontiguousarray(block).data)  # a view: the pixels are not copied
         for array in (self.labels, *(self.splits[name] for name in sorted(self.splits))):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -185,19 +216,16 @@ class ImageDataset:
         return digest.hexdigest()
 
     @cached_property
-    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def channel_statistics(self) -> Statistics:
         """Mean and standard deviation of each channel over the training split, on the [0, 1] scale."""
-        full = FULL_SCALE[self.images.dtype]
-        counts = np.zeros((self.channels, full + 1), dtype=np.int64)
-        for block in self._blocks(self.splits["train"]):  # bincount casts what it counts to int64
-            pixels = block.reshape(-1, self.channels)
-            counts += np.stack([np.bincount(pixels[:, c], minlength=full + 1) for c in range(self.channels)])
-        levels = np.arange(full + 1) / full
-        total = counts[0].sum()
-        mean = counts @ levels / total
-        variance = counts @ levels**2 / total - mean**2
-        std = np.sqrt(np.maximum(variance, 0.0))
-        return tuple(map(float, mean)), tuple(float(s) if s > 0 else 1.0 for s in std)
+        none = np.zeros((self.channels, FULL_SCALE[self.images.dtype] + 1), dtype=np.int64)
+        return level_statistics(sum(map(level_counts, self._blocks(self.splits["train"])), start=none))
+
+    def known(self, images: Images, *, fingerprint: str, statistics: Statistics) -> ImageDataset:
+        """The same set with its images in another form, of which fingerprint and channel statistics are known."""
+        found = replace(self, images=images)
+        found.__dict__.update(fingerprint=fingerprint, channel_statistics=statistics)
+        return found
 
     def _blocks(self, index: NDArray[np.int64]) -> Iterator[Pixels]:
         for start in range(0, len(index), BLOCK):

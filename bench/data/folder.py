@@ -6,13 +6,10 @@ Either ``root/<class>/…`` or ``root/train/<class>/…`` with, optionally, ``va
 
 from __future__ import annotations
 
-import os
-import struct
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +17,13 @@ from numpy.typing import NDArray
 from bench.card import DatasetCard
 from bench.data.dataset import SPLITS, ImageDataset
 from bench.data.files import depends_on, existing_folder
-from bench.data.splits import stratified_choice, train_and_validation
+from bench.data.image_files import HIDDEN, ImageFiles, common_form, images_below
+from bench.data.imaging import SUFFIXES
+from bench.data.label_lists import label_list_columns, label_list_files
+from bench.data.splits import check_shares, stratified_choice, train_and_validation
 from bench.errors import DataError
 from bench.registry import register_dataset
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-HIDDEN = (".", "__")
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -38,9 +33,6 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
-CHUNK = 1024
-"""Images decoded at a time: as many as are worth a queue."""
 
 
 @dataclass(frozen=True)
@@ -101,73 +93,18 @@ def _folders(parent: Path) -> list[Path]:
     return sorted(inside, key=lambda child: child.name)
 
 
-def _fail(error: OSError) -> None:
-    raise DataError(f"The folder {error.filename} cannot be read ({error.strerror}). Check its permissions.") from error
-
-
 def _images(folder: Path) -> list[Path]:
-    """All images below ``folder``, sorted by their portable relative path."""
-    found: list[str] = []
-    for parent, folders, names in os.walk(folder, onerror=_fail):
-        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
-        images = (name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith(HIDDEN))
-        found += [f"{parent}{os.sep}{name}" for name in images]
+    found = images_below(folder)
     if not found:
         kinds = ", ".join(SUFFIXES)
         raise DataError(f"The class folder {folder} has no image ({kinds}). Add images, or remove the folder.")
-    return [Path(name) for name in sorted(found, key=lambda name: name.replace(os.sep, "/"))]
-
-
-def read_image(file: Path, *, size: int, channels: int) -> NDArray[np.uint8]:
-    """Decode one image, resize its shorter side and cut out the center: (size, size, channels) uint8.
-
-    Raises:
-        DataError: it cannot be decoded, or has more than 8 bits per channel.
-    """
-    from PIL import Image, UnidentifiedImageError  # lazily: a warm cache does not need it
-
-    try:
-        with Image.open(file) as opened:
-            if opened.mode not in EIGHT_BIT_MODES:
-                raise DataError(
-                    f"{file}: pixels of type {opened.mode!r}, 8 bits per channel are needed. Convert the image first, "
-                    "with the intensity window that matters."
-                )
-            image = _resized(opened.convert("L" if channels == 1 else "RGB"), size)
-    except UnidentifiedImageError as error:
-        raise DataError(f"{file} is no image that can be decoded. Replace or remove it.") from error
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} is truncated or damaged ({error}). Replace or remove it.") from error
-    return np.asarray(image, dtype=np.uint8).reshape(size, size, channels)
-
-
-def _resized(image: Image, size: int) -> Image:
-    """Shorter side to ``size``, antialiased bilinear, then the central square."""
-    from PIL.Image import Resampling
-
-    width, height = image.size
-    scale = size / min(width, height)
-    wide, high = max(size, round(width * scale)), max(size, round(height * scale))
-    if (wide, high) != (width, height):
-        image = image.resize((wide, high), Resampling.BILINEAR)
-    left, top = (wide - size) // 2, (high - size) // 2
-    return image.crop((left, top, left + size, top + size))
-
-
-def _decode(samples: list[Sample], *, size: int, channels: int) -> NDArray[np.uint8]:
-    images = np.empty((len(samples), size, size, channels), dtype=np.uint8)
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes outside the GIL
-        for start in range(0, len(samples), CHUNK):
-            files = [sample.file for sample in samples[start : start + CHUNK]]
-            decoded = pool.map(lambda file: read_image(file, size=size, channels=channels), files)
-            for offset, image in enumerate(decoded):
-                images[start + offset] = image
-    return images
+    return [folder / name for name in found]
 
 
 def find_files(root: Path, params: Mapping[str, Any]) -> Iterable[Path]:
-    """The image files that the loader reads."""
-    return [sample.file for sample in list_samples(root / str(params["path"]))[1]]
+    """The image files and the lists that the loader reads."""
+    images = [sample.file for sample in list_samples(root / str(params["path"]))[1]]
+    return [*images, *label_list_files(root, params.get("label_lists", ()))]
 
 
 def _splits(samples: list[Sample], labels: NDArray[np.int64], *, validation: float, test: float) -> dict[str, Any]:
@@ -193,7 +130,8 @@ def _splits(samples: list[Sample], labels: NDArray[np.int64], *, validation: flo
         summary="Class folders of images, resized and cropped to squares; splits without a folder are taken from the "
         "training images, stratified.",
         license="the user's own",
-        source="PNG, JPEG and other 8-bit images in the folder of data",
+        source="PNG, JPEG, TIFF, DICOM and other images of 8 or 16 bits in the folder of data",
+        checked=True,
     ),
 )
 @depends_on(packages=("Pillow",), files=find_files)
@@ -204,8 +142,11 @@ def folder(
     path: str = "",
     image_size: int = 32,
     channels: int = 3,
+    window: tuple[float, ...] = (),
     validation: float = 0.1,
     test: float = 0.2,
+    allow_leakage: bool = False,
+    label_lists: tuple[str, ...] = (),
 ) -> ImageDataset:
     """Load class folders of images.
 
@@ -214,23 +155,27 @@ def folder(
         name: what addresses and tables call these images; empty takes the name of their folder.
         path: where the class folders are, relative to ``root``; empty when they are in it.
         image_size: height and width of the loaded images in pixels.
-        channels: 1 (gray) or 3 (color).
+        channels: 1 (gray), 3 (color) or the number of bands; 0 finds it: color when any file is in color.
+        window: (low, high) in the files' units, mapped to the full range; empty keeps the range of their type.
         validation, test: shares of the training images for a split that has no folder of its own.
+        allow_leakage: accept identical images in more than one split; otherwise they are refused before anything runs.
+        label_lists: files of image names, relative to ``root``: whose labels a semi-supervised protocol may use.
     """
-    if channels not in (1, 3) or image_size < 1:
-        raise DataError(
-            f"channels must be 1 or 3 and image_size positive, got {channels} and {image_size}. Change them."
-        )
-    if not (validation > 0 and test > 0 and validation + test < 1):
-        raise DataError(f"validation and test are shares above 0, together below 1; got {validation} and {test}.")
+    check_shares(validation, test)
     place = root / path
     class_names, samples = list_samples(place)
+    names = tuple(sample.file.relative_to(place).as_posix() for sample in samples)
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     return ImageDataset(
         key="folder",
         title=name or place.resolve().name,
-        images=_decode(samples, size=image_size, channels=channels),
+        images=ImageFiles(
+            root=place,
+            names=names,
+            form=common_form(place, names, size=image_size, channels=channels, window=window),
+        ),
         labels=labels,
         class_names=class_names,
         splits=_splits(samples, labels, validation=validation, test=test),
+        metadata=label_list_columns(root, label_lists, names),
     )

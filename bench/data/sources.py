@@ -4,6 +4,12 @@ A cache entry is named after everything that decides the content: the loader's c
 version of the package that ships the images or the path, size and time of every source file. It consists of the
 arrays (``.npz``) and a small record with the fingerprint (``.json``), so that a plan needs no pixels. An entry that
 does not match its fingerprint is built anew.
+
+A loader may leave its images in their files. When they fit into the memory budget (:mod:`bench.data.memory`) they are
+decoded once, in parallel, and kept like all others. Otherwise they stay where they are: one pass over them finds
+fingerprint and channel statistics, which the record keeps with an outline of the rest (labels, splits, metadata,
+sizes), so that a later start opens the files again and decodes none. Their decoded pixels are never put on the disk:
+see :mod:`bench.data.reading`. Either way they are the same pixels, so the budget changes no result and no identity.
 """
 
 from __future__ import annotations
@@ -11,11 +17,13 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +33,9 @@ import numpy as np
 from bench.card import Capability, DatasetCard
 from bench.data.dataset import ImageDataset
 from bench.data.files import Dependencies, existing_folder
+from bench.data.leakage import file_names, refuse_leakage
+from bench.data.memory import memory_budget
+from bench.data.reading import Streamed, default_loaders
 from bench.errors import DataError, JointbenchError
 from bench.registry import Entry, Registry
 from bench.spec import DataSpec
@@ -41,12 +52,18 @@ class DataSource:
         datasets: registry of datasets.
         root: the user's folder of data, or None; datasets that arrive with a package do not need it.
         cache: folder for the cache; created when it does not exist, and safe to delete.
+        loaders: processes that decode images which do not fit into memory; 0 chooses by the cores.
+        sharers: processes like this one that work at the same time: they share memory and cores.
     """
 
-    def __init__(self, datasets: Registry, *, root: Path | None, cache: Path) -> None:
+    def __init__(
+        self, datasets: Registry, *, root: Path | None, cache: Path, loaders: int = 0, sharers: int = 1
+    ) -> None:
         self.datasets = datasets
         self.root = root
         self.cache = cache
+        self.loaders = loaders or default_loaders(sharers=sharers)
+        self.sharers = sharers
         self._memo: dict[str, ImageDataset] = {}
 
     def load(self, spec: DataSpec) -> ImageDataset:
@@ -62,7 +79,8 @@ class DataSource:
         address = self._address(spec)
         if address in self._memo:
             return self._memo[address].fingerprint
-        return self._recorded(address) or self._load(spec, address).fingerprint
+        record = self._recorded(address)
+        return str(record["fingerprint"]) if record else self._load(spec, address).fingerprint
 
     def offers(self, spec: DataSpec) -> tuple[Capability, ...]:
         """What the images offer to protocols; no pixels are read."""
@@ -77,15 +95,57 @@ class DataSource:
         if address not in self._memo:
             dataset: ImageDataset | None = self._read(address)
             if dataset is None:
-                entry = self.datasets[spec.key]
-                arguments = [self._root_for(entry)] if entry.needs_root else []
-                params = entry.complete(spec.params)
-                dataset = _guarded(entry, lambda: entry.load()(*arguments, **params))
-                self._write(address, dataset)
+                loaded = self.unchecked(spec)
+                dataset = self._settled(address, loaded, self._admission(spec, loaded))
             while len(self._memo) >= MEMO_SIZE:
                 self._memo.pop(next(iter(self._memo)))
             self._memo[address] = dataset
         return self._memo[address]
+
+    def _settled(self, address: str, loaded: ImageDataset, admit: Callable[[ImageDataset], None]) -> ImageDataset:
+        """What the loader returned, on record: in memory when it is there or fits, otherwise read when asked for."""
+        if isinstance(loaded.images, np.ndarray):
+            admit(loaded)
+            self._write(address, loaded)
+            self._write_record(address, {"fingerprint": loaded.fingerprint, "lazy": False})
+            return loaded
+        from bench.data.passes import outline, read_through  # lazily: with torch
+
+        images = Streamed(loaded.images, self.loaders)
+        size = math.prod(images.shape) * images.dtype.itemsize
+        keep, record = self._fits(size), self._recorded(address)
+        if not keep and record and record.get("outline") == outline(loaded):
+            mean, std = record["statistics"]
+            return loaded.known(images, fingerprint=record["fingerprint"], statistics=(tuple(mean), tuple(std)))
+        dataset = read_through(replace(loaded, images=images), keep=keep)
+        admit(dataset)  # before it is on record: what is there has been admitted
+        if keep:
+            self._write(address, dataset)
+        found = {"outline": outline(loaded), "statistics": dataset.channel_statistics, "bytes": size}
+        self._write_record(address, {"fingerprint": dataset.fingerprint, "lazy": True, **found})
+        return dataset
+
+    def unchecked(self, spec: DataSpec) -> ImageDataset:
+        """What the loader returns, from its source: neither kept, nor refused for what its splits share."""
+        entry = self.datasets[spec.key]
+        arguments = [self._root_for(entry)] if entry.needs_root else []
+        params = entry.complete(spec.params)
+        loaded: ImageDataset = _guarded(entry, lambda: entry.load()(*arguments, **params))
+        return loaded
+
+    def _admission(self, spec: DataSpec, loaded: ImageDataset) -> Callable[[ImageDataset], None]:
+        """What refuses a set of the user's own whose splits share images or patients."""
+        entry = self.datasets[spec.key]
+        params = entry.complete(spec.params)
+
+        def admit(dataset: ImageDataset) -> None:
+            if entry.card.checked and not params.get("allow_leakage"):  # type: ignore[union-attr]
+                refuse_leakage(dataset, repair=_repair(self.root, params), files=file_names(loaded.images))
+
+        return admit
+
+    def _fits(self, size: int) -> bool:
+        return size <= memory_budget(sharers=self.sharers)
 
     def _root_for(self, entry: Entry) -> Path:
         if self.root is None:
@@ -109,19 +169,18 @@ class DataSource:
             decides["files"] = [_stamp(file) for file in _guarded(entry, lambda: needs.files(root, params))]
         return f"{spec.key}-{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]}"
 
-    def _recorded(self, address: str) -> str | None:
-        """The fingerprint on record, or None when there is no intact record."""
+    def _recorded(self, address: str) -> dict[str, Any] | None:
+        """The record, or None when there is no intact one."""
         try:
-            record = json.loads((self.cache / f"{address}.json").read_text(encoding="utf-8"))
-            fingerprint = str(record["fingerprint"])
-            return fingerprint if record["check"] == _check(address, fingerprint) else None
-        except (OSError, ValueError, TypeError, KeyError):
+            record: dict[str, Any] = json.loads((self.cache / f"{address}.json").read_text(encoding="utf-8"))
+            return record if record.pop("check") == _check(address, record) else None
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 
     def _read(self, address: str) -> ImageDataset | None:
         """The cached dataset, or None when it is absent, damaged or another than the record says."""
-        expected = self._recorded(address)
-        if expected is None:
+        record = self._recorded(address)
+        if record is None or (record["lazy"] and not self._fits(record["bytes"])):
             return None
         try:
             with (self.cache / f"{address}.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
@@ -137,10 +196,10 @@ class DataSource:
                 )
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
-        return dataset if dataset.fingerprint == expected else None
+        return dataset if dataset.fingerprint == record["fingerprint"] else None
 
     def _write(self, address: str, dataset: ImageDataset) -> None:
-        """Write the entry, the record last: two processes may do so at once, and each leaves a complete entry."""
+        """Write the arrays; the record comes last: two processes at once leave a complete entry each."""
         head = {
             "key": dataset.key,
             "title": dataset.title,
@@ -151,12 +210,14 @@ class DataSource:
         arrays: dict[str, Any] = {"images": dataset.images, "labels": dataset.labels}
         arrays |= {f"split {name}": rows for name, rows in dataset.splits.items()}
         arrays |= {f"column {name}": values for name, values in dataset.metadata.items()}
-        record = {"fingerprint": dataset.fingerprint, "check": _check(address, dataset.fingerprint)}
         self._replace(
             f"{address}.npz",
             lambda file: np.savez(file, head=np.array(json.dumps(head)), **arrays),
         )
-        self._replace(f"{address}.json", lambda file: file.write(json.dumps(record).encode()))
+
+    def _write_record(self, address: str, record: dict[str, Any]) -> None:
+        content = json.dumps({**record, "check": _check(address, record)})
+        self._replace(f"{address}.json", lambda file: file.write(content.encode()))
 
     def _replace(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
         temporary: Path | None = None
@@ -176,6 +237,14 @@ class DataSource:
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def _repair(root: Path | None, params: Mapping[str, Any]) -> str:
+    anew = ", or split patients anew with --data-param use_splits=false" if params.get("use_splits") else ""
+    return (
+        f"Remove the copies{anew}; `jointbench data doctor {root}` lists them. --data-param allow_leakage=true "
+        "measures on these splits nevertheless."
+    )
 
 
 def _dependencies(entry: Entry) -> Dependencies:
@@ -206,8 +275,8 @@ def _stamp(file: Path) -> tuple[str, int, int]:
     return str(file), status.st_size, status.st_mtime_ns
 
 
-def _check(address: str, fingerprint: str) -> str:
-    return hashlib.sha256(f"{address} {fingerprint}".encode()).hexdigest()
+def _check(address: str, record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(f"{address} {json.dumps(record, sort_keys=True)}".encode()).hexdigest()
 
 
 @cache

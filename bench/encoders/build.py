@@ -120,9 +120,12 @@ def initial_encoder(entry: Entry, spec: PretrainSpec, data: ImageDataset, *, ide
 
     Args:
         entry: of the spec's backbone.
-        data: its channels, size and channel statistics become the encoder's input contract.
+        data: its channels, size and channel statistics become the encoder's input contract, unless the weights come
+            from a file: then the method's parameters tell it.
         identity: digest of the pre-training.
     """
+    if spec.imported:
+        return _imported_encoder(entry, spec, data, identity=identity)
     mean, std = data.channel_statistics
     return make_encoder(
         build_backbone(entry, spec.backbone_params, channels=data.channels, seed=spec.seed),
@@ -131,6 +134,20 @@ def initial_encoder(entry: Entry, spec: PretrainSpec, data: ImageDataset, *, ide
         mean=mean,
         std=std,
         origin=f"{spec.name} on {data.title}, seed {spec.seed}",
+        identity=identity,
+    )
+
+
+def _imported_encoder(entry: Entry, spec: PretrainSpec, data: ImageDataset, *, identity: str) -> Encoder:
+    given = spec.method_params
+    side, channels = int(given["image_size"]), int(given["channels"])
+    return make_encoder(
+        build_backbone(entry, spec.backbone_params, channels=channels, seed=spec.seed),
+        channels=channels,
+        image_size=(side, side) if side else data.image_size,
+        mean=given["mean"],
+        std=given["std"],
+        origin=f"{spec.variant}, imported from a file ({given['layout']})",
         identity=identity,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from bench.data.dataset import Images
-from bench.data.pixels import planes, unit
+from bench.data.pixels import unit
+from bench.data.reading import read_planes
+from bench.training.distributed import gather_blocks, own_blocks, process_count, take_from_first
 from bench.training.precision import true_float32
 
 
@@ -55,12 +58,18 @@ class Encoder:
     @torch.inference_mode()
     @true_float32()
     def features(self, images: Images, *, device: str = "cpu", batch_size: int = 512) -> Tensor:
-        """Pooled features (N, D) float32 of images (N, H, W, C) uint8 or uint16, on the CPU, in evaluation mode."""
-        parts = [
-            self.pooled(unit(planes(images[start : start + batch_size]).to(device))).cpu()
-            for start in range(0, len(images), batch_size)
-        ]
-        return torch.cat(parts)
+        """Pooled features (N, D) float32 of images (N, H, W, C) uint8 or uint16, on the CPU, in evaluation mode.
+
+        Images that are decoded when they are read are read ahead. Several processes that evaluate together share the
+        batches; a batch stays whole and comes from the weights of the first process, so all get what one would compute.
+        """
+        if process_count() > 1:
+            take_from_first(self.module.to(device).state_dict().values())
+        sizes = [min(batch_size, len(images) - start) for start in range(0, len(images), batch_size)]
+        batches = read_planes(images, batch_size, own_blocks(len(sizes)))
+        own = (self.pooled(unit(pixels.to(device))) for pixels in batches)
+        with closing(batches):
+            return torch.cat([part.cpu() for part in gather_blocks(own, sizes, width=self.feature_dim, device=device)])
 
     @torch.inference_mode()
     @true_float32()

@@ -47,27 +47,28 @@ def _headless(make: Callable[..., Any], channels: int, *, stem: str, zero_init_r
         make: torchvision's constructor.
         channels: of the input images.
         stem: ``imagenet`` is torchvision's (7x7, stride 2, then max-pooling); ``cifar`` is a 3x3 convolution with
-            stride 1 and padding 1 and no max-pooling, for small images (SimCLR, arXiv:2002.05709, appendix B.9).
+            stride 1 and padding 1 and no max-pooling, for small images (SimCLR, arXiv:2002.05709, appendix B.9);
+            ``solo-learn`` is the same with padding 2, as that library builds it.
         zero_init_residual: start each residual branch at zero, as the authors of VICReg and SimSiam do.
 
     Raises:
         SpecError: an unknown ``stem``.
     """
-    if stem not in ("imagenet", "cifar"):
-        raise SpecError(f"Unknown stem {stem!r} of a ResNet. Choose imagenet or cifar.")
+    if stem not in ("imagenet", "cifar", "solo-learn"):
+        raise SpecError(f"Unknown stem {stem!r} of a ResNet. Choose imagenet, cifar or solo-learn.")
     network: nn.Module = make(weights=None, zero_init_residual=zero_init_residual)
     network.feature_dim = network.fc.in_features  # type: ignore[union-attr]
     network.fc = nn.Identity()
-    if stem == "cifar":
-        network.conv1 = _convolution(channels, kernel=3, stride=1)
+    if stem != "imagenet":
+        network.conv1 = _convolution(channels, kernel=3, stride=1, padding=2 if stem == "solo-learn" else 1)
         network.maxpool = nn.Identity()
     elif channels != 3:
-        network.conv1 = _convolution(channels, kernel=7, stride=2)
+        network.conv1 = _convolution(channels, kernel=7, stride=2, padding=3)
     return network
 
 
-def _convolution(channels: int, *, kernel: int, stride: int) -> nn.Conv2d:
+def _convolution(channels: int, *, kernel: int, stride: int, padding: int) -> nn.Conv2d:
     """A first layer, initialized as torchvision's."""
-    layer = nn.Conv2d(channels, 64, kernel, stride=stride, padding=kernel // 2, bias=False)
+    layer = nn.Conv2d(channels, 64, kernel, stride=stride, padding=padding, bias=False)
     nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
     return layer

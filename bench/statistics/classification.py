@@ -1,8 +1,10 @@
-"""Top-k accuracy: from class scores to ranked predictions, and from those to scores with intervals."""
+"""Classification: from class scores to ranked predictions, and from those to scores with intervals."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,11 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bench.errors import DivergenceError
-from bench.metric import TOP1, TOP5, Metric
+from bench.metric import AUROC, BALANCED_ACCURACY, TOP1, TOP5, Metric
 from bench.protocol import Score
 from bench.statistics.proportion import wilson_interval
+from bench.statistics.ranking import Units, curves, recalls, resample, roc_areas
 
 RANKS = 5
+AUROC_CLASSES = 20
+"""The area under the ROC curve is measured up to this many classes; predictions then carry all log-probabilities."""
 
 
 def ranked_predictions(
@@ -89,3 +94,76 @@ def _accuracy(metric: Metric, hits: int, n: int) -> Score:
     return Score(
         metric=metric, value=100 * hits / n, n=n, low=low, high=high, covers="test images", method="Wilson 95%"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a classifier scores on the test split.
+
+    Attributes:
+        scores: top-1, top-5, balanced accuracy, macro AUROC.
+        predictions: as of :func:`ranked_predictions`, with a column ``log_p0`` … of each class where there are at most
+            ``AUROC_CLASSES``.
+        undefined: reason for each metric that is NaN, by its key.
+        absent: names of the classes without a test image; balanced accuracy and AUROC are means over the others.
+    """
+
+    scores: tuple[Score, ...]
+    predictions: pd.DataFrame
+    undefined: dict[str, str]
+    absent: tuple[str, ...]
+
+    def details(self) -> dict[str, Any]:
+        """``undefined``, and ``measured`` where classes are absent."""
+        found: dict[str, Any] = {"undefined": self.undefined}
+        return {**found, "measured": {"classes_without_test_images": list(self.absent)}} if self.absent else found
+
+
+def judge(
+    log_p: Tensor,
+    labels: NDArray[np.int64],
+    samples: NDArray[np.int64],
+    *,
+    class_names: tuple[str, ...],
+    patients: NDArray[np.str_] | None,
+    generator: np.random.Generator,
+) -> Judgement:
+    """Scores of a classifier: top-1 and top-5 with Wilson intervals, balanced accuracy and AUROC by the bootstrap.
+
+    The AUROC of a class is that of its probability against all other classes. Patients are resampled whole where they
+    are known; Wilson's intervals take images for independent.
+
+    Args:
+        log_p: (n, C) log-probabilities.
+        labels: (n,) classes.
+        samples: (n,) indices into the dataset.
+        class_names: C names.
+        patients: (n,) patient of each image, or None.
+        generator: source of the resamples.
+    """
+    num_classes = len(class_names)
+    predictions = ranked_predictions(log_p, labels, samples)
+    present = np.unique(labels)
+    units = Units.of(len(labels), patients)
+    correct = (predictions["top1"] == predictions["label"]).to_numpy()
+    balanced = resample(lambda w: recalls(correct, labels, present, w), units, generator=generator)
+    scores = [*top_k_scores(predictions, num_classes=num_classes)]
+    scores.append(balanced.score(BALANCED_ACCURACY, n=len(labels), covers=units.covers))
+    undefined = undefined_metrics(num_classes)
+    if num_classes > AUROC_CLASSES or len(present) < 2:
+        undefined[AUROC.key] = (
+            f"AUROC needs images of two classes at least; all test images are {class_names[present[0]]!r}"
+            if len(present) < 2
+            else f"AUROC is measured for at most {AUROC_CLASSES} classes, the dataset has {num_classes}"
+        )
+        scores.append(Score(metric=AUROC, value=math.nan, n=len(labels)))
+    else:
+        wide = log_p.double().cpu().numpy()
+        own = (labels[:, None] == present).astype(np.int64)  # (n, P)
+        areas = resample(lambda w: curves(roc_areas, wide[:, present], own, w), units, generator=generator)
+        scores.append(areas.score(AUROC, n=len(labels), covers=units.covers))
+    if num_classes <= AUROC_CLASSES:
+        columns = log_p.cpu().numpy()
+        predictions = predictions.assign(**{f"log_p{c}": columns[:, c] for c in range(num_classes)})
+    absent = tuple(name for index, name in enumerate(class_names) if index not in present)
+    return Judgement(scores=tuple(scores), predictions=predictions, undefined=undefined, absent=absent)

@@ -21,3 +21,20 @@ def normal_interval(values: NDArray[np.float64], *, level: float = 0.95) -> tupl
     mean = float(values.mean())
     half = NormalDist().inv_cdf((1 + level) / 2) * float(values.std(ddof=1)) / math.sqrt(len(values))
     return mean - half, mean + half
+
+
+def student_interval(values: NDArray[np.float64], *, level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of a mean, for a few values that are about normal: mean ± t s / sqrt(n).
+
+    Args:
+        values: (n,) independent values, n at least 2.
+        level: coverage.
+    """
+    from scipy.special import stdtrit  # imported late: planning has no need of it
+
+    n = len(values)
+    if n < 2 or not 0 < level < 1:
+        raise ValueError(f"A mean's interval needs n >= 2 and a level between 0 and 1, got {n} and {level}.")
+    mean = float(values.mean())
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * float(values.std(ddof=1)) / math.sqrt(n)
+    return mean - half, mean + half

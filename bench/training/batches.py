@@ -1,16 +1,19 @@
-"""Batches of a pre-training: all images on the device, views made from them by (seed, epoch, step, view)."""
+"""Batches of a pre-training: images from the device or read ahead, views made by (seed, epoch, step, view)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from types import TracebackType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.data.dataset import Images
+from bench.data.dataset import COPIED_BYTES, Images, in_memory
 from bench.data.pixels import planes, unit
+from bench.data.reading import Reader, as_planes
 from bench.data.views import make_view
 from bench.errors import SpecError
 from bench.spec import PretrainSpec
@@ -18,13 +21,19 @@ from bench.training.distributed import process_count, process_rank
 from bench.training.layout import channels_last
 from bench.training.randomness import stream
 
+STEPS_AHEAD = 2
+
 
 class Batches:
     """The training images, as steps of normalized views.
 
     Every draw depends on the spec's seed, the epoch, the step and the view alone. Images left over after the last
     full batch of an epoch are dropped; the next epoch's order brings others. Each of several processes draws for the
-    whole batch and makes the views of its own part.
+    whole batch, and reads its own part and makes its views.
+
+    Images in memory that fit are kept on the device. Others are read ahead, decoded by worker processes where they are
+    not in memory, and the views are made of the whole decoded images: the same bits. Close the batches, or use them as
+    a context, to end the workers.
 
     Args:
         spec: with one view for all, or one per view of the method.
@@ -32,7 +41,7 @@ class Batches:
         labels: (n,) int64, or None.
         views: views that the method expects.
         mean, std: per channel, on the [0, 1] scale.
-        device: holds the images.
+        device: makes the views.
 
     Raises:
         SpecError: the number of view specs does not fit, or the batch is larger than the training split or cannot be
@@ -65,7 +74,13 @@ class Batches:
         self.own = spec.training.own_batch_size(process_count())
         self.seed = spec.seed
         self.views = spec.views * views if len(spec.views) == 1 else spec.views
-        self.images = planes(np.asarray(images)).to(device)  # (n, C, H, W)
+        self.epochs = spec.training.epochs
+        self.images, self.device = images, device
+        self.resident: Tensor | None = None
+        if in_memory(images) and _planes_bytes(images) <= _room(device):
+            self.resident = planes(np.asarray(images)).to(device)  # (n, C, H, W)
+        self.reader: Reader[Tensor] | None = None
+        self.upcoming = (-1, -1)  # epoch and step that the reader gives next
         self.labels = None if labels is None else torch.from_numpy(labels).to(device)
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
@@ -75,22 +90,71 @@ class Batches:
         """Steps per epoch."""
         return len(self.images) // self.size
 
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers that read ahead."""
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
+            self.upcoming = (-1, -1)
+
     def start_epoch(self, epoch: int) -> None:
         """Shuffle for ``epoch``, counted from 0."""
-        order = torch.randperm(len(self.images), generator=stream("order", self.seed, epoch))
-        self.order = order.to(self.images.device)
+        self.order = self._order(epoch).to(self.device)
 
     def load(self, epoch: int, step: int) -> tuple[list[Tensor], Tensor | None]:
         """The views, each (B, C, H, W) normalized, and the labels (B,) of one step, counted from 0 in the epoch.
 
         B is this process's part of the batch.
+
+        Raises:
+            DataError: an image cannot be read; the message names the file.
         """
         first = process_rank() * self.own
-        index = self.order[step * self.size :][first : first + self.own]
-        pixels = unit(self.images[index])  # (B, C, H, W)
+        index = self._part(self.order, step)
+        pixels = unit(self._read(epoch, step) if self.resident is None else self.resident[index])  # (B, C, H, W)
         views = []
         for number, view in enumerate(self.views):
             generator = stream("views", self.seed, epoch, step, number)  # on the CPU: the same draws on every device
             made = make_view(pixels, view, generator, first=first, batch=self.size)
             views.append(channels_last((made - self.mean).div_(self.std)))
         return views, None if self.labels is None else self.labels[index]
+
+    def _order(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self.images), generator=stream("order", self.seed, epoch))
+
+    def _part(self, order: Tensor, step: int) -> Tensor:
+        """This process's images of a step."""
+        return order[step * self.size :][process_rank() * self.own :][: self.own]
+
+    def _parts_from(self, epoch: int, step: int) -> Iterator[NDArray[np.int64]]:
+        """This process's images of all steps that are to come."""
+        for later in range(epoch, max(self.epochs, epoch + 1)):
+            order = self._order(later)
+            for number in range(step if later == epoch else 0, len(self)):
+                yield self._part(order, number).numpy()
+
+    def _read(self, epoch: int, step: int) -> Tensor:
+        """The stored pixels (B, C, H, W) of this process's part of a step, on the device."""
+        if self.reader is None or self.upcoming != (epoch, step):
+            self.close()
+            ahead, pin = STEPS_AHEAD * self.own, self.device.type == "cuda"
+            self.reader = Reader(self.images, self._parts_from(epoch, step), as_planes, ahead=ahead, pin=pin)
+        self.upcoming = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
+        return torch.cat([piece.to(self.device, non_blocking=True) for piece in self.reader.take(self.own)])
+
+
+def _planes_bytes(images: Images) -> int:
+    """What the images take as :func:`planes`, where 16 bits become 32."""
+    return math.prod(images.shape) * (1 if images.dtype == np.uint8 else 4)
+
+
+def _room(device: torch.device) -> int:
+    """Bytes that resident images may take: on a CUDA device half of what is free, the network needs the rest; on a CPU
+    only a copy that does not matter."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else COPIED_BYTES

@@ -1,4 +1,4 @@
-"""Several processes that train one model on parts of one batch.
+"""Several processes that train one model on parts of one batch, or evaluate it on shared blocks of images.
 
 Every process computes its loss from the embeddings of the whole batch and gets the gradient with respect to its own
 rows; averaging the gradients over the processes, as data parallel training does, then gives the gradient that one
@@ -7,7 +7,7 @@ process would compute. With a single process everything here returns its input.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -86,6 +86,49 @@ def equal_everywhere(tensors: Iterable[Tensor]) -> bool:
     marks = [mark for t in tensors if t.numel() for mark in (t.double().sum(), t.double().abs().amax())]
     everywhere = gather(torch.stack(marks).nan_to_num()[None])  # (W, 2 tensors)
     return bool((everywhere == everywhere[:1]).all())
+
+
+@torch.no_grad()
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Give every process the first one's values, in place, where they differ."""
+    held = list(tensors)
+    if not equal_everywhere(held):
+        for tensor in held:
+            dist.broadcast(tensor, src=0)
+
+
+def wait_for_all(device: str) -> None:
+    """Return when all processes are here."""
+    averaged(torch.zeros((), device=device))
+
+
+def own_blocks(count: int) -> range:
+    """Which of ``count`` blocks this process makes: block i belongs to process i mod W."""
+    return range(process_rank(), count, process_count())
+
+
+@torch.no_grad()
+def gather_blocks(own: Iterator[Tensor], sizes: Sequence[int], *, width: int, device: str) -> Iterator[Tensor]:
+    """All blocks in order, in every process.
+
+    Args:
+        own: this process's blocks, (n, D) each, in the order of :func:`own_blocks`.
+        sizes: n of every block.
+        width: D.
+        device: holds the blocks.
+    """
+    count = process_count()
+    if count == 1:
+        yield from own
+        return
+    for first in range(0, len(sizes), count):
+        together = sizes[first : first + count]
+        padded = torch.zeros(1, max(together), width, device=device)
+        if process_rank() < len(together):
+            block = next(own)
+            padded[0, : len(block)] = block
+        for block, size in zip(gather(padded), together, strict=False):
+            yield block[:size]
 
 
 def draw_permutations(rows: Tensor, *, count: int) -> Tensor:

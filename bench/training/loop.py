@@ -79,6 +79,7 @@ def pretrain(
         DivergenceError: a loss or a parameter became NaN or infinite.
         CollapseError: all embeddings became the same vector.
         JobError: the processes do not start from the same weights.
+        DataError: an image cannot be read.
     """
     training = _checked_recipe(method, spec, labels, device)
     arithmetic = true_float32() if training.precision == "32-true" else nullcontext()
@@ -98,7 +99,8 @@ def pretrain(
             std=std,
             device=fabric.device,
         )
-        return _Training(fabric, method, training, batches, device).run(checkpoint, progress)
+        with batches:
+            return _Training(fabric, method, training, batches, device).run(checkpoint, progress)
 
 
 def _checked_recipe(method: Method, spec: PretrainSpec, labels: NDArray[np.int64] | None, device: str) -> TrainingSpec:

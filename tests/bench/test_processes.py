@@ -50,7 +50,7 @@ def test_one_process_needs_no_group() -> None:
 @pytest.mark.parametrize(
     ("deed", "count", "rank", "message"),
     [
-        ("raises", 3, 2, "Process 2 of the 3 that train together .+: ValueError: the second view is upside down"),
+        ("raises", 3, 2, "Process 2 of the 3 that work together .+: ValueError: the second view is upside down"),
         ("dies", 2, 1, "Process 1 of the 2 .+ exit code -9: out of memory, or a crash"),
         ("fails at once", 2, 1, "Process 1 of the 2 .+ ValueError: there is no such method"),
     ],

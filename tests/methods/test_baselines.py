@@ -21,6 +21,15 @@ def test_cross_entropy_worked_by_hand() -> None:
     assert terms["cross_entropy"].item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2, abs=1e-14)
 
 
+def test_findings_are_learned_one_by_one_as_far_as_they_are_known() -> None:
+    logits = torch.tensor([[math.log(3.0), 0.0], [0.0, 5.0]], dtype=torch.float64, requires_grad=True)
+    terms = label_loss(logits, labels=torch.tensor([[1, 0], [-1, -2]]))  # the second image is uncertain and unknown
+    assert terms["cross_entropy"].item() == pytest.approx((math.log(4 / 3) + math.log(2)) / 2, abs=1e-14)
+    terms["cross_entropy"].backward()
+    assert logits.grad is not None and logits.grad[1].eq(0).all() and logits.grad[0].ne(0).all()
+    assert label_loss(logits, labels=torch.full((2, 2), -2))["cross_entropy"].item() == 0.0
+
+
 def test_cross_entropy_and_its_gradient_are_those_of_the_equation() -> None:
     (logits,) = correlated(1, 6, 4, 1.0)
     labels = torch.tensor([0, 3, 2, 1, 1, 0])

@@ -10,15 +10,22 @@ import pytest
 import torch
 from torch import nn
 
-import protocols.semi_supervised
+import bench.training.starts
+from bench.check import check_protocol
+from bench.data.label_lists import LISTED, column_of
 from bench.data.splits import stratified_subset
 from bench.data.views import make_view
 from bench.errors import DataError, DivergenceError, SpecError
 from bench.protocol import Outcome
+from bench.registry import discover
 from bench.spec import ViewSpec
+from bench.training.finetuning import Material
+from bench.training.finetuning_recipes import RECIPES
+from bench.training.heads import mlp
 from bench.training.linear import Standardizer
 from bench.training.randomness import stream
-from protocols.semi_supervised import SemiSupervised, _batch_rows
+from bench.training.starts import first_layer, prepare_start
+from protocols.semi_supervised import SemiSupervised
 
 from .images import ReadLog, digits, encoder_of, pixel_encoder, small_encoder, with_test_labels
 
@@ -55,7 +62,7 @@ def test_images_outside_the_subset_change_nothing() -> None:
 
 def test_fine_tuning_beats_the_frozen_head_of_a_random_backbone() -> None:
     data = digits()
-    outcome = evaluate(data, steps=150, backbone_lrs=(3e-3,), crop_scale=(0.9, 1.0))
+    outcome = evaluate(data, seed=1, steps=150, backbone_lrs=(3e-3,), crop_scale=(0.9, 1.0))
     assert outcome.details["validation_top1"] > outcome.details["frozen_head"]["validation_top1"] + 5
     assert outcome.scores[0].value > 75
 
@@ -146,14 +153,6 @@ def test_every_setting_reaches_the_predictions(change: dict[str, object]) -> Non
     assert not evaluate(data).predictions.equals(evaluate(data, **change).predictions)
 
 
-def test_a_small_subset_fills_the_batch_by_whole_repetitions() -> None:
-    generator = torch.Generator().manual_seed(0)
-    assert _batch_rows(5, 15, generator).bincount().tolist() == [3] * 5
-    counts = _batch_rows(5, 12, generator).bincount(minlength=5)
-    assert int(counts.sum()) == 12 and set(counts.tolist()) == {2, 3}
-    assert len(_batch_rows(50, 12, generator).unique()) == 12
-
-
 def test_rates_that_all_diverge_end_the_job_with_a_reason() -> None:
     with pytest.raises(DivergenceError, match=r"diverged at every .*\(1e\+30, 0\.001\).*smaller backbone_lrs"):
         evaluate(digits(), backbone_lrs=(1e30,))
@@ -188,8 +187,8 @@ def test_fine_tuning_starts_from_the_frozen_head_with_its_standardization() -> N
 def test_copies_are_made_batch_by_batch_with_the_features_of_whole_versions(monkeypatch: pytest.MonkeyPatch) -> None:
     data = digits(train=1100)
     encoder = small_encoder(data)
-    protocol = SemiSupervised(**QUICK)  # type: ignore[arg-type]
-    images = torch.as_tensor(data.split("train").images).permute(0, 3, 1, 2)
+    train = data.split("train")
+    recipe = replace(RECIPES["common"], copies=2, rotation=5.0)
     held: list[int] = []
     features: list[torch.Tensor] = []
 
@@ -201,13 +200,14 @@ def test_copies_are_made_batch_by_batch_with_the_features_of_whole_versions(monk
         features.append(x)
         return Standardizer(x.mean(dim=0), torch.ones(x.shape[1]))
 
-    monkeypatch.setattr(protocols.semi_supervised, "make_view", watched)
-    monkeypatch.setattr(protocols.semi_supervised.Standardizer, "fit", fit)
-    labels = torch.as_tensor(data.split("train").labels)
-    protocol._first_fit(encoder, images, labels, data.split("validation"), num_classes=10, seed=0, device="cpu")
+    monkeypatch.setattr(bench.training.starts, "make_view", watched)
+    monkeypatch.setattr(bench.training.starts.Standardizer, "fit", fit)
+    material = Material(images=train.images, labels=torch.as_tensor(train.labels))
+    prepare_start(encoder, recipe, material, data.split("validation"), num_classes=10, seed=0)
     assert held == [512, 512, 76] * 2
-    pixels, generator = images.float() / 255, stream("semi_supervised copies", 0)
-    versions = [pixels, *(make_view(pixels, protocol.view, generator) for _ in range(2))]
+    pixels = torch.as_tensor(train.images).permute(0, 3, 1, 2).float() / 255
+    generator = stream("semi_supervised copies", 0)
+    versions = [pixels, *(make_view(pixels, recipe.view, generator) for _ in range(2))]
     with torch.no_grad():
         parts = [part for version in versions for part in version.split(512)]
         mean, std = torch.tensor(encoder.mean), torch.tensor(encoder.std)
@@ -235,3 +235,170 @@ def test_a_backbone_with_convolutions_in_3d_is_fine_tuned() -> None:
 def test_the_card_says_that_validation_labels_choose_the_head_and_the_rates() -> None:
     summary = SemiSupervised.card.summary
     assert "head that it starts from and the learning rates are chosen with all labels of the validation" in summary
+
+
+def test_it_keeps_the_contract_of_protocols() -> None:
+    entry = discover().protocols["semi_supervised"]
+    assert [f"{r.name}\n    {r.message}" for r in check_protocol(entry) if not r.ok] == []
+
+
+# --- published recipes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "common"])
+def test_every_published_recipe_trains_and_names_its_source_and_departures(recipe: str) -> None:
+    data = digits(test=50)
+    settings = {"recipe": recipe, "fraction": 0.1, "epochs": 2, "flip": 0.0}
+    outcome = SemiSupervised(**settings).evaluate(small_encoder(data), data, seed=0, device="cpu")  # type: ignore[arg-type]
+    details = outcome.details
+    assert details["recipe"] == recipe and details["source"] and "frozen_head" not in details
+    assert details["steps"] == 2 and details["batch_size"] == 60
+    said = " | ".join(details["departures"])
+    assert "epochs are 2, published" in said and "flip is 0.0, published 0.5" in said and "batches are of 60" in said
+    assert len(details["grid"]) == (5 if recipe == "byol" else 1)
+    assert "source" not in evaluate(data).details
+
+
+def test_byols_sweep_over_epochs_and_rates_is_decided_on_validation() -> None:
+    data = digits(test=50)
+    protocol = SemiSupervised(recipe="byol", fraction=0.1, flip=0.0, batch_size=60)
+    details = protocol.evaluate(small_encoder(data), data, seed=0, device="cpu").details
+    assert [row["steps"] for row in details["grid"]] == [30] * 5 + [50] * 5
+    assert details["validation_top1"] == max(row["validation_top1"] for row in details["grid"])
+    assert "epochs" not in " ".join(details["departures"])
+
+
+def test_a_published_head_starts_small_on_the_features_as_they_are() -> None:
+    data = digits()
+    encoder = small_encoder(data)
+    material = Material(images=data.images[:50], labels=torch.as_tensor(data.labels[:50]))
+    start = prepare_start(encoder, RECIPES["vicreg"], material, data.split("validation"), num_classes=10, seed=0)
+    assert float(start.head.weight.detach().std()) == pytest.approx(0.01, rel=0.1) and not start.head.bias.any()
+    features = torch.randn(3, 32)
+    assert torch.equal(start.standardize(features), features)
+
+
+def test_simclr_v2_starts_from_the_first_layer_of_the_projector() -> None:
+    data = digits()
+    projector = mlp((32, 24, 24, 8))
+    layer = first_layer(projector)
+    assert layer is not None and [type(part).__name__ for part in layer] == ["Linear", "BatchNorm1d", "ReLU"]
+    assert first_layer(mlp((32, 8))) is None and first_layer(None) is None
+    encoder = replace(small_encoder(data), projector=projector.eval())
+    material = Material(images=data.images[:50], labels=torch.as_tensor(data.labels[:50]))
+    start = prepare_start(encoder, RECIPES["simclr_v2"], material, data.split("validation"), num_classes=10, seed=0)
+    assert start.head.in_features == 24 and start.departures == ()
+    pixels = torch.randn(4, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(start.backbone(pixels), layer(encoder.module(pixels)))
+    bare = prepare_start(
+        small_encoder(data), RECIPES["simclr_v2"], material, data.split("validation"), num_classes=10, seed=0
+    )
+    assert bare.head.in_features == 32 and "no projector with a hidden layer" in bare.departures[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"recipe": "vicregg"}, "no recipe 'vicregg'"),
+        ({"recipe": "vicreg", "steps": 100}, "published ones count epochs"),
+        ({"recipe": "vicreg", "copies": 3}, "published ones count epochs"),
+        ({"epochs": 3}, "The common recipe counts steps"),
+        ({"pseudo_weight": 3.0, "pseudo_ramp": (0.6, 0.1)}, "two ascending shares"),
+    ],
+)
+def test_settings_of_another_recipe_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        SemiSupervised(**settings)  # type: ignore[arg-type]
+
+
+# --- lists of labelled images -----------------------------------------------------------------------------------------
+
+
+def listed(data: ReadLog, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> ReadLog:
+    """``data`` with a list ``ten.txt`` of the images ``rows``."""
+    column = np.full(len(data.labels), "", dtype="<U3")
+    column[rows] = LISTED
+    return replace(data, metadata={column_of("ten.txt"): column}, reads=[])
+
+
+CHOSEN = np.arange(0, 600, 10)
+PSEUDO = {"pseudo_weight": 3.0, "pseudo_ramp": (0.2, 0.6), "pseudo_batch": 32}
+
+
+def test_exactly_the_images_of_a_list_are_used() -> None:
+    data, encoder = digits(test=50), small_encoder(digits())
+
+    def tuned(images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> Outcome:
+        changed = listed(replace(data, images=images), CHOSEN)
+        protocol = SemiSupervised(**QUICK, label_list="ten.txt")  # type: ignore[arg-type]
+        return protocol.evaluate(encoder, changed, seed=0, device="cpu")
+
+    before = tuned(data.images)
+    assert before.details["labelled_samples"] == CHOSEN.tolist() and before.details["label_list"] == "ten.txt"
+    noise = data.images.copy()
+    outside = np.setdiff1d(data.splits["train"], CHOSEN)
+    noise[outside] = np.random.default_rng(0).integers(0, 256, noise[outside].shape)
+    after = tuned(noise)
+    assert before.predictions.equals(after.predictions) and before.details == after.details
+    inside = data.images.copy()
+    inside[CHOSEN[3]] = 255 - inside[CHOSEN[3]]
+    assert not before.predictions.equals(tuned(inside).predictions)
+
+
+def test_listed_images_that_validate_are_left_out_and_counted() -> None:
+    data = digits(test=50)
+    marked = listed(data, np.concatenate([CHOSEN, data.splits["validation"][:3]]))
+    details = evaluate(marked, label_list="ten.txt").details
+    assert details["labelled_samples"] == CHOSEN.tolist() and details["listed_but_in_validation"] == 3
+
+
+def test_a_list_that_is_missing_names_test_images_or_does_not_fit_the_fraction_is_refused() -> None:
+    data = digits()
+    with pytest.raises(DataError, match=r"digits has no label list 'ten.txt'.*label_lists"):
+        evaluate(data, label_list="ten.txt")
+    with pytest.raises(DataError, match="names 1 test images of digits"):
+        evaluate(listed(data, np.append(CHOSEN, data.splits["test"][0])), label_list="ten.txt")
+    with pytest.raises(DataError, match=r"names 60 of the 600 training images .*fraction says 0.01"):
+        evaluate(listed(data, CHOSEN), label_list="ten.txt", fraction=0.01)
+
+
+# --- pseudo-labels ----------------------------------------------------------------------------------------------------
+
+
+def test_labels_of_pseudo_labelled_images_are_never_read_but_their_pixels_are() -> None:
+    data = digits(test=50)
+    others = np.setdiff1d(data.splits["train"], CHOSEN)
+    labels, images = data.labels.copy(), data.images.copy()
+    labels[others] = np.random.default_rng(0).integers(0, 10, len(others))
+    images[others] = 255 - images[others]
+    encoder = small_encoder(data)
+    plain, corrupted, inverted = (
+        SemiSupervised(**QUICK, **PSEUDO, label_list="ten.txt").evaluate(
+            encoder, listed(d, CHOSEN), seed=0, device="cpu"
+        )  # type: ignore[arg-type]
+        for d in (data, replace(data, labels=labels), replace(data, images=images))
+    )
+    assert plain.predictions.equals(corrupted.predictions)
+    assert not plain.predictions.equals(inverted.predictions)
+    assert plain.details["pseudo_labels"]["images"] == 540
+
+
+def test_pseudo_labels_count_only_from_the_start_of_their_ramp() -> None:
+    data = digits(test=50)
+    without, late, early = (
+        evaluate(data, **settings).predictions
+        for settings in ({}, {**PSEUDO, "pseudo_ramp": (1.0, 1.0)}, {**PSEUDO, "pseudo_ramp": (0.0, 0.0)})
+    )
+    assert without.equals(late) and not without.equals(early)
+
+
+def test_unlabelled_images_of_the_dataset_are_pseudo_labelled_too() -> None:
+    data = digits(test=50)
+    more = replace(data, splits={**data.splits, "unlabelled": np.arange(1500, 1600)}, reads=[])
+    assert evaluate(more, **PSEUDO).details["pseudo_labels"]["images"] == 640
+
+
+def test_pseudo_labels_without_an_unlabelled_image_are_refused() -> None:
+    with pytest.raises(DataError, match="pseudo-labels need training images without a label"):
+        evaluate(digits(), fraction=1.0, **PSEUDO)

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bench.data.dataset import SPLITS, ImageDataset
-from bench.data.splits import stratified_choice, stratified_splits, stratified_subset, train_and_validation
+from bench.data.splits import (
+    grouped_splits,
+    stratified_choice,
+    stratified_splits,
+    stratified_subset,
+    train_and_validation,
+)
 from bench.errors import DataError
 
 Labels = NDArray[np.int64]
@@ -160,3 +166,68 @@ def test_a_fraction_outside_zero_to_one_is_an_error(fraction: float) -> None:
 def test_more_samples_than_there_are_is_an_error() -> None:
     with pytest.raises(DataError, match=r"Cannot choose 7 of 6 images .* Ask for 2 to 6 images"):
         stratified_choice(np.array([0, 1] * 3), 7, seed=0)
+
+
+SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+
+
+@st.composite
+def patients(draw: st.DrawFn) -> tuple[Labels, list[str]]:
+    sizes = draw(st.lists(st.integers(1, 9), min_size=3, max_size=60))
+    groups = [f"patient {number}" for number, size in enumerate(sizes) for _ in range(size)]
+    return np.random.default_rng(draw(st.integers(0, 99))).integers(0, 3, len(groups)), groups
+
+
+@given(patients(), st.booleans())
+def test_no_patient_is_on_two_sides_and_no_image_is_lost(case: tuple[Labels, list[str]], multilabel: bool) -> None:
+    classes, groups = case
+    labels = (classes[:, None] == np.arange(3)).astype(np.int64) if multilabel else classes
+    splits = grouped_splits(labels, groups, SHARES)
+    assert list(splits) == list(SHARES)
+    assert np.sort(np.concatenate(list(splits.values()))).tolist() == list(range(len(groups)))
+    sides = [{groups[row] for row in rows} for rows in splits.values()]
+    assert sum(map(len, sides)) == len(set(groups)) and all(sides)
+
+
+def test_patient_splits_do_not_depend_on_the_order_of_the_rows() -> None:
+    rng = np.random.default_rng(0)
+    labels, groups = rng.integers(0, 4, 300), np.array([f"p{n}" for n in rng.integers(0, 80, 300)])
+    order = rng.permutation(300)
+    plain, mixed = grouped_splits(labels, groups, SHARES), grouped_splits(labels[order], groups[order], SHARES)
+    for name in SHARES:
+        assert sorted(order[mixed[name]].tolist()) == plain[name].tolist()
+    other = grouped_splits(labels, groups, SHARES, seed=1)
+    assert other["test"].tolist() != plain["test"].tolist()
+
+
+def test_patient_splits_keep_the_shares_of_classes_and_of_images() -> None:
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(200), rng.integers(1, 8, 200)).astype(str)
+    labels = rng.choice(4, len(groups), p=[0.6, 0.25, 0.1, 0.05])
+    splits = grouped_splits(labels, groups, SHARES)
+    for name, share in SHARES.items():
+        assert abs(len(splits[name]) - share * len(labels)) <= 1
+        assert np.abs(np.bincount(labels[splits[name]]) - share * np.bincount(labels)).max() <= 3
+
+
+def test_findings_keep_their_shares_too() -> None:
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(300), rng.integers(1, 6, 300)).astype(str)
+    findings = (rng.random((len(groups), 5)) < [0.4, 0.2, 0.1, 0.05, 0.02]).astype(np.int64)
+    findings[rng.random(findings.shape) < 0.1] = -2
+    splits = grouped_splits(findings, groups, SHARES)
+    total = (findings == 1).sum(axis=0)
+    for name, share in SHARES.items():
+        assert np.abs((findings[splits[name]] == 1).sum(axis=0) - share * total).max() <= 1
+
+
+def test_a_rare_class_reaches_every_split_that_its_patients_allow() -> None:
+    labels = np.array([0] * 60 + [1] * 3)
+    groups = [f"p{n}" for n in range(63)]
+    splits = grouped_splits(labels, groups, SHARES)
+    assert [int((labels[splits[name]] == 1).sum()) for name in SHARES] == [1, 1, 1]
+
+
+def test_fewer_patients_than_splits_are_an_error() -> None:
+    with pytest.raises(DataError, match=r"2 patients cannot be cut into 3 splits\. Give images of more patients"):
+        grouped_splits(np.arange(6) % 2, list("aaabbb"), SHARES)

@@ -96,5 +96,5 @@ def test_zero_init_residual_silences_every_branch() -> None:
 
 
 def test_an_unknown_stem_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"Unknown stem 'tiny' of a ResNet\. Choose imagenet or cifar"):
+    with pytest.raises(SpecError, match=r"Unknown stem 'tiny' of a ResNet\. Choose imagenet, cifar or solo-learn"):
         resnet18(3, stem="tiny")

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import top_k_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score, top_k_accuracy_score
 
 from bench.errors import DivergenceError
-from bench.metric import TOP1, TOP5
-from bench.statistics.classification import ranked_predictions, top_k_scores, undefined_metrics
+from bench.metric import AUROC, BALANCED_ACCURACY, TOP1, TOP5
+from bench.statistics.classification import Judgement, judge, ranked_predictions, top_k_scores, undefined_metrics
 from bench.statistics.proportion import wilson_interval
 
 
@@ -76,3 +76,57 @@ def test_scores_that_are_not_finite_end_the_job_with_a_reason(row: list[float]) 
     scores = torch.tensor([[0.0, 1.0, 2.0], row])
     with pytest.raises(DivergenceError, match=r"scores of 1 of 2 test images are NaN or infinite.*learning rates"):
         ranked_predictions(scores, np.array([0, 1]), np.array([0, 1]))
+
+
+def judged(classes: int, labels: np.ndarray[tuple[int], np.dtype[np.int64]], **settings: object) -> Judgement:
+    generator = torch.Generator().manual_seed(0)
+    log_p = torch.randn(len(labels), classes, generator=generator).log_softmax(dim=1)
+    log_p[torch.arange(len(labels)), torch.as_tensor(labels)] += 0.5
+    return judge(
+        log_p,
+        labels,
+        np.arange(len(labels)),
+        class_names=tuple(f"class {c}" for c in range(classes)),
+        patients=settings.get("patients"),  # type: ignore[arg-type]
+        generator=np.random.default_rng(0),
+    )
+
+
+def test_balanced_accuracy_and_auroc_are_those_of_scikit_learn() -> None:
+    labels = np.array([0] * 90 + [1] * 20 + [2] * 10)
+    found = judged(3, labels)
+    assert [score.metric for score in found.scores] == [TOP1, TOP5, BALANCED_ACCURACY, AUROC]
+    columns = found.predictions[["log_p0", "log_p1", "log_p2"]].to_numpy(dtype=np.float64)
+    balanced, area = found.scores[2:]
+    assert balanced.value == pytest.approx(100 * balanced_accuracy_score(labels, found.predictions["top1"]))
+    one_against_rest = [roc_auc_score(labels == c, columns[:, c]) for c in range(3)]
+    assert area.value == pytest.approx(100 * float(np.mean(one_against_rest)))
+    for score in (balanced, area):
+        assert score.low is not None and score.high is not None and score.low < score.value < score.high
+        assert (score.n, score.covers, score.method) == (120, "test images", "bootstrap 95%")
+    assert found.details() == {"undefined": undefined_metrics(3)}
+
+
+def test_intervals_are_over_patients_where_they_are_known() -> None:
+    labels = np.repeat(np.arange(40) % 2, 6)
+    patients = np.repeat([f"p{index}" for index in range(40)], 6)
+    by_patient, by_image = judged(2, labels, patients=patients), judged(2, labels)
+    assert [score.covers for score in by_patient.scores[2:]] == ["patients"] * 2
+    assert [score.value for score in by_patient.scores[2:]] == [score.value for score in by_image.scores[2:]]
+    assert by_patient.scores[2].low != by_image.scores[2].low
+
+
+def test_a_class_without_test_images_is_left_out_and_named() -> None:
+    labels = np.array([0, 2] * 20)
+    found = judged(3, labels)
+    assert found.details()["measured"] == {"classes_without_test_images": ["class 1"]}
+    area = np.mean([roc_auc_score(labels == c, found.predictions[f"log_p{c}"]) for c in (0, 2)])
+    assert found.scores[3].value == pytest.approx(100 * float(area))
+
+
+def test_auroc_of_one_class_or_of_many_is_undefined_and_says_why() -> None:
+    one = judged(2, np.zeros(10, dtype=np.int64))
+    assert math.isnan(one.scores[3].value) and "all test images are 'class 0'" in one.undefined["auroc"]
+    many = judged(21, np.arange(42) % 21)
+    assert math.isnan(many.scores[3].value) and "at most 20 classes, the dataset has 21" in many.undefined["auroc"]
+    assert "log_p0" not in many.predictions and not math.isnan(many.scores[2].value)

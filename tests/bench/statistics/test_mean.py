@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.statistics.mean import normal_interval
+from bench.statistics.mean import normal_interval, student_interval
 
 
 def test_the_interval_of_four_values() -> None:
@@ -24,3 +24,14 @@ def test_it_covers_the_mean_of_skewed_values_about_as_often_as_it_says() -> None
 def test_an_interval_without_meaning_is_refused(count: int, level: float) -> None:
     with pytest.raises(ValueError, match=f"got {count} and {level}"):
         normal_interval(np.ones(count), level=level)
+
+
+def test_the_interval_of_three_values_by_student() -> None:
+    low, high = student_interval(np.array([1.0, 2.0, 3.0]))  # t(2) at 97.5 % is 4.302653
+    assert (low, high) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5), rel=1e-6)
+
+
+@pytest.mark.parametrize(("count", "level"), [(1, 0.95), (5, 1.0)])
+def test_an_interval_by_student_without_meaning_is_refused(count: int, level: float) -> None:
+    with pytest.raises(ValueError, match=f"got {count} and {level}"):
+        student_interval(np.ones(count), level=level)

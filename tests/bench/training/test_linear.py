@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from bench.errors import DivergenceError
-from bench.training.linear import LinearCandidates, Standardizer, fit_linear
+from bench.training.linear import LinearCandidates, LinearTrainer, Standardizer, UpdateRule, fit_linear
 
 GRID = [(0.01, 0.0), (0.1, 0.0), (0.1, 1e-2), (1.0, 1e-3)]
 
@@ -160,3 +160,90 @@ def test_selecting_a_candidate_keeps_its_probabilities() -> None:
     assert every.shape == (120, 4, 3)
     torch.testing.assert_close(candidates.select(2).log_probabilities(x)[:, 0], every[:, 2])
     torch.testing.assert_close(every.exp().sum(dim=2), torch.ones(120, 4, dtype=torch.float64))
+
+
+def trainer(x: Tensor, rule: UpdateRule, grid: list[tuple[float, float]], first: Tensor | None = None) -> LinearTrainer:
+    lrs, weight_decays = torch.tensor(grid, dtype=torch.float64).T
+    return LinearTrainer(
+        dim=x.shape[1], num_classes=3, lrs=lrs, weight_decays=weight_decays, like=x, rule=rule, first_weights=first
+    )
+
+
+def first_weights() -> Tensor:
+    return torch.randn(5, 3, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decay_bias", [False, True])
+def test_every_rule_of_sgd_equals_torch_from_the_same_first_weights(nesterov: bool, decay_bias: bool) -> None:
+    x, y = blobs()
+    layer = torch.nn.Linear(5, 3, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(first_weights().T)
+        layer.bias.zero_()
+    groups = [
+        {"params": [layer.weight], "weight_decay": 0.05},
+        {"params": [layer.bias], "weight_decay": 0.05 * decay_bias},
+    ]
+    optimizer = torch.optim.SGD(groups, lr=0.2, momentum=0.8, nesterov=nesterov)
+    rule = UpdateRule(momentum=0.8, nesterov=nesterov, decay_bias=decay_bias)
+    ours = trainer(x, rule, [(0.01, 0.0), (0.2, 0.05)], first_weights())
+    for start in range(0, 120, 30):
+        xb, yb = x[start : start + 30], y[start : start + 30]
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(layer(xb), yb).backward()
+        optimizer.step()
+        ours.step(xb, yb, factor=1.0)
+    torch.testing.assert_close(ours.candidates.weight[:, 1], layer.weight.T.detach(), rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(ours.candidates.bias[1], layer.bias.detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_lars_step_is_that_of_the_formula() -> None:
+    x, y = blobs()
+    grid = [(2.0, 0.0), (0.5, 0.1)]
+    ours = trainer(x, UpdateRule(lars=True, momentum=0.9, eta=0.01), grid, first_weights())
+    states = []
+    for lr, decay in grid:
+        w, b = first_weights(), torch.zeros(3, dtype=torch.float64)
+        m_w, m_b = torch.zeros_like(w), torch.zeros_like(b)
+        for factor in (1.0, 0.5, 0.25):
+            g = (x @ w + b).softmax(dim=1)
+            g[torch.arange(len(y)), y] -= 1
+            g_w, g_b = x.T @ g / len(x), g.sum(dim=0) / len(x)
+            m_w = 0.9 * m_w + 0.01 * w.norm() / (g_w.norm() + decay * w.norm()) * (g_w + decay * w)
+            m_b = 0.9 * m_b + (0.01 * b.norm() / g_b.norm() if b.norm() > 0 else 1.0) * g_b
+            w, b = w - lr * factor * m_w, b - lr * factor * m_b
+        states.append((w, b))
+    for factor in (1.0, 0.5, 0.25):
+        ours.step(x, y, factor=factor)
+    for k, (w, b) in enumerate(states):
+        torch.testing.assert_close(ours.candidates.weight[:, k], w, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(ours.candidates.bias[k], b, rtol=1e-9, atol=1e-12)
+
+
+def test_lars_without_weights_takes_a_plain_step() -> None:
+    x, y = blobs()
+    adapted, plain = (trainer(x, UpdateRule(lars=lars), [(0.3, 0.0)]) for lars in (True, False))
+    for each in (adapted, plain):
+        each.step(x, y, factor=1.0)
+    torch.testing.assert_close(adapted.candidates.weight, plain.candidates.weight)
+    assert adapted.candidates.weight.abs().max() > 0
+
+
+def test_a_factor_of_the_caller_replaces_the_cosine() -> None:
+    x, y = blobs()
+    seen: list[tuple[int, int]] = []
+
+    def none_after_the_first_step(step: int, per_epoch: int) -> float:
+        seen.append((step, per_epoch))
+        return 1.0 if step == 0 else 0.0
+
+    lrs, weight_decays = torch.tensor([(0.1, 0.0)], dtype=torch.float64).T
+    settings = {"num_classes": 3, "lrs": lrs, "weight_decays": weight_decays, "batch_size": 60}
+    generator = torch.Generator().manual_seed(0)
+    found = fit_linear(x, y, epochs=2, generator=generator, factor=none_after_the_first_step, **settings)  # type: ignore[arg-type]
+    rows = torch.randperm(120, generator=torch.Generator().manual_seed(0))[:60]
+    once = trainer(x, UpdateRule(), [(0.1, 0.0)])
+    once.step(x[rows], y[rows], factor=1.0)
+    torch.testing.assert_close(found.weight, once.candidates.weight)
+    assert seen == [(0, 2), (1, 2), (2, 2), (3, 2)]

@@ -1,0 +1,144 @@
+"""The images behind the results: how many, of how many patients, and what is on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bench.table import Cell, Column, Row, Table
+from reports.measured import Measured
+from reports.results import parsed
+from reports.words import counted, listed
+
+ORDER = ("train", "unlabelled", "validation", "test")
+SERVES = {
+    "train": "pre-training; with its labels, what the evaluation learns from",
+    "unlabelled": "pre-training only",
+    "validation": "choosing settings of the evaluation",
+    "test": "every value in this report; read once, last",
+}
+COUNT, SHARE = "images", "share of test images"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageSet:
+    """One dataset in words and tables.
+
+    Attributes:
+        sentences: size, patients, balance.
+        splits: a row for each split.
+        classes: a row for each class or finding; None where they are too many to list.
+    """
+
+    title: str
+    sentences: tuple[str, ...]
+    splits: Table
+    classes: Table | None
+
+
+def image_sets(measured: Measured) -> tuple[ImageSet, ...]:
+    """Every evaluation dataset whose facts a result of the plan has recorded, in the order of the plan."""
+    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for result in measured.results:
+        spec = result.planned.spec
+        for row in result.metrics.values():
+            key = spec.data.canonical_json()
+            if key not in found and (facts := parsed(row["details"]).get("data")):
+                found[key] = (measured.data_title(spec.data), facts)
+    return tuple(_image_set(title, facts, number) for number, (title, facts) in enumerate(found.values()))
+
+
+def _image_set(title: str, facts: Mapping[str, Any], number: int) -> ImageSet:
+    suffix = f"-{number + 1}" if number else ""
+    return ImageSet(
+        title=title,
+        sentences=tuple(_sentences(facts)),
+        splits=_split_table(title, facts, f"splits{suffix}"),
+        classes=_class_table(title, facts, f"classes{suffix}") if facts["classes"] else None,
+    )
+
+
+def _splits(facts: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {name: facts["splits"][name] for name in ORDER if name in facts["splits"]}
+
+
+def _sentences(facts: Mapping[str, Any]) -> Iterable[str]:
+    splits = _splits(facts)
+    height, width = facts["image_size"]
+    size = f"{width} × {height} pixels"
+    color = {1: "gray", 3: "color"}.get(facts["channels"], f"{facts['channels']} channels")
+    total = sum(split["images"] for split in splits.values())
+    kind = "findings, any number on an image" if facts["multilabel"] else "classes, one on each image"
+    yield (
+        f"{counted(total, 'image')}, as the networks see them {size} ({color}, {facts['bits']} bits), "
+        f"with {facts['class_count']} {kind}."
+    )
+    if all(split["patients"] is None for split in splits.values()):
+        yield "Patients are not known, so nothing shows whether one patient's images lie in several splits."
+    elif facts["shared_patients"]:
+        count = facts["shared_patients"]
+        yield f"{counted(count, 'patient')} {'has' if count == 1 else 'have'} images in more than one split."
+    else:
+        yield "No patient has images in more than one split."
+    yield from _balance(facts)
+
+
+def _balance(facts: Mapping[str, Any]) -> Iterable[str]:
+    counts = facts["splits"]["train"].get("counts")
+    if not counts or facts["multilabel"]:
+        return
+    named = sorted(zip(counts, facts["classes"], strict=True))
+    (least, rarest), (most, commonest) = named[0], named[-1]
+    if least == most:
+        yield "Every class has the same number of training images."
+    else:
+        yield (
+            f"The largest class, {commonest}, has {counted(most, 'training image')}, the smallest, {rarest}, "
+            f"{counted(least, 'training image')}."
+        )
+
+
+def _split_table(title: str, facts: Mapping[str, Any], key: str) -> Table:
+    splits = _splits(facts)
+    patients = any(split["patients"] is not None for split in splits.values())
+    rows = []
+    for name, split in splits.items():
+        cells = [Cell(text=str(split["images"]))]
+        if patients:
+            lacking = split["without_patient"]
+            more = f" and {counted(lacking, 'image')} without" if lacking else ""
+            cells.append(Cell(text="unknown" if split["patients"] is None else f"{split['patients']}{more}"))
+        rows.append(Row(title=name, cells=(*cells, Cell(text=SERVES[name]))))
+    columns = [Column(title=COUNT), *([Column(title="patients")] if patients else []), Column(title="serves")]
+    return Table(
+        key=key,
+        title="Splits",
+        caption=f"How the images of {title} are divided.",
+        stub="Split",
+        columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def _class_table(title: str, facts: Mapping[str, Any], key: str) -> Table:
+    splits = {name: split for name, split in _splits(facts).items() if "counts" in split and name != "unlabelled"}
+    rows = []
+    for index, name in enumerate(facts["classes"]):
+        cells = []
+        for split in splits.values():
+            lacking = split["images"] - split["known"][index]
+            unknown = f" (of {split['known'][index]} known)" if facts["multilabel"] and lacking else ""
+            cells.append(Cell(text=f"{split['counts'][index]}{unknown}"))
+        known = splits["test"]["known"][index]
+        share = f"{100 * splits['test']['counts'][index] / known:.1f} %" if known else "unknown"
+        rows.append(Row(title=str(name), cells=(*cells, Cell(text=share))))
+    what = "Images with each finding" if facts["multilabel"] else "Images of each class"
+    return Table(
+        key=key,
+        title="Findings" if facts["multilabel"] else "Classes",
+        caption=f"{what} in the {listed(list(splits))} splits of {title}.",
+        stub="Finding" if facts["multilabel"] else "Class",
+        columns=(*(Column(title=name, groups=(COUNT,)) for name in splits), Column(title=SHARE)),
+        rows=tuple(rows),
+    )
