@@ -6,6 +6,9 @@ from html import escape
 
 from bench.table import STATES, Cell, HeaderCell, Row, Table
 
+MOST_REASONS = 8
+"""Longer lists of reasons are folded away; every cell has its own as a tooltip, too."""
+
 
 def to_html(table: Table, *, base: str = "", link_cells: bool = True) -> str:
     """Render a ``<figure>`` that holds the table and its notes.
@@ -114,7 +117,11 @@ def _notes(table: Table) -> list[str]:
     lines = [f"<p>{escape(note)}</p>" for note in table.notes]
     reasons = table.reasons()
     if reasons:
-        lines.append('<ul class="reasons">' + "".join(f"<li>{escape(reason)}</li>" for reason in reasons) + "</ul>")
+        listed = '<ul class="reasons">' + "".join(f"<li>{escape(reason)}</li>" for reason in reasons) + "</ul>"
+        if len(reasons) > MOST_REASONS:
+            title = f"Why cells have no fresh value: {len(reasons)} reasons"
+            listed = f'<details class="rules"><summary>{title}</summary>{listed}</details>'
+        lines.append(listed)
     legend = table.legend()
     if any(cell.best for _, _, cell in table.cells()):
         legend = (("bold", "in the best group of its column"), *legend)

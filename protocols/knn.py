@@ -141,7 +141,7 @@ class KNN(Protocol):
         predictions = ranked_predictions(votes, test.labels, test.samples)
         finished = time.perf_counter()
         return Outcome(
-            scores=top_k_scores(predictions, num_classes=data.num_classes),
+            scores=top_k_scores(predictions, num_classes=data.num_classes, patients=test.metadata.get("patient")),
             predictions=predictions,
             details={
                 "recipe": self.recipe,

@@ -1,9 +1,9 @@
 """Label efficiency: accuracy against the number of labels, from one label per class up to all.
 
-For each budget of labels and each of several draws of the labelled images (stratified, the smaller among the larger,
-patient by patient where patients are known) a linear head is fitted on frozen features; in mode ``finetune`` backbone
-and head are then trained together. Settings are chosen on the validation split. At the end the test split is read,
-once, for all of them.
+For each budget of labels and each of several draws of the labelled images (stratified, the smaller among the larger up
+to the rounding of class shares, patient by patient where patients are known) a linear head is fitted on frozen
+features; in mode ``finetune`` backbone and head are then trained together. Settings are chosen on the validation split.
+At the end the test split is read, once, for all of them.
 
 The curve of ``random_init`` under the same settings is the one from scratch. What a number of labels is worth after
 pre-training is read off both curves (``bench.statistics.utility``).
@@ -25,7 +25,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from bench.card import ProtocolCard
 from bench.data.dataset import ImageDataset, Subset
@@ -39,7 +38,7 @@ from bench.spec import ViewSpec
 from bench.statistics.budgets import default_budgets, log_mean
 from bench.statistics.classification import ranked_predictions, top_k_scores
 from bench.statistics.mean import student_interval
-from bench.training.finetuning import FineTuning, Material, fine_tune, held
+from bench.training.finetuning import FineTuning, Material, fine_tune, held, validated
 from bench.training.linear import LinearCandidates, Standardizer, fit_linear
 from bench.training.precision import true_float32
 from bench.training.randomness import isolated_rng, stream
@@ -114,6 +113,7 @@ class LabelEfficiency(Protocol):
 
     Args:
         budgets: numbers of labels; empty for a grid from one per class to all, in equal factors of at most 3.
+        points: number of budgets in that grid, from 2; 0 leaves it to the factors. Leave it out with ``budgets``.
         draws: draws of the labelled images at each budget.
         mode: ``finetune`` trains the whole network, ``linear`` only a head on frozen features.
         validation: ``all`` chooses on the whole validation split, which is generous where labels are few; ``budget``
@@ -137,6 +137,7 @@ class LabelEfficiency(Protocol):
         self,
         *,
         budgets: tuple[int, ...] = (),
+        points: int = 0,
         draws: int = 3,
         mode: str = "finetune",
         validation: str = "all",
@@ -161,6 +162,11 @@ class LabelEfficiency(Protocol):
             raise SpecError(f"label_efficiency: starts are 'fitted', 'fresh' or both, got {list(starts)}.")
         if list(budgets) != sorted(set(budgets)) or any(budget < 1 for budget in budgets):
             raise SpecError(f"label_efficiency: budgets are numbers of labels that ascend, got {list(budgets)}.")
+        if points < 0 or points == 1 or (points and budgets):
+            raise SpecError(
+                f"label_efficiency: points is a number of budgets from 2, without budgets; got points={points} and "
+                f"budgets {list(budgets)}."
+            )
         if (
             not 1 <= draws < DRAWS_PER_SEED
             or not backbone_lrs
@@ -169,7 +175,7 @@ class LabelEfficiency(Protocol):
             or batch_size < 2
         ):
             raise SpecError("label_efficiency: needs a draw, a learning rate, a step, and two images in a batch.")
-        self.budgets = tuple(budgets)
+        self.budgets, self.points = tuple(budgets), points
         self.draws = draws
         self.mode = mode
         self.validation = validation
@@ -198,7 +204,8 @@ class LabelEfficiency(Protocol):
             accuracies[place] = 100 * hits / len(test)
             if place == (len(budgets) - 1, 0):
                 predictions = ranked_predictions(log_p, test.labels, test.samples)
-        top1, _ = top_k_scores(predictions, num_classes=data.num_classes)
+        patients = test.metadata.get("patient")
+        top1, _ = top_k_scores(predictions, num_classes=data.num_classes, patients=patients)
         return Outcome(
             scores=(_mean_score(budgets, accuracies, n=len(test)), top1),
             predictions=predictions,
@@ -215,7 +222,8 @@ class LabelEfficiency(Protocol):
 
     def work(self, sizes: Mapping[str, int], *, num_classes: int, feature_dim: int) -> Work:
         train, validation, test = (float(sizes[name]) for name in ("train", "validation", "test"))
-        budgets = [budget for budget in self.budgets or default_budgets(num_classes, sizes["train"]) if budget <= train]
+        grid = self.budgets or default_budgets(num_classes, sizes["train"], points=self.points)
+        budgets = [budget for budget in grid if budget <= train]
         fits, tried = self.draws * len(budgets), len(self.starts) * len(self.rates)
         seen = sum(self.draws * self.head_steps * min(budget, HEAD_BATCH) for budget in budgets)
         products = 2.0 * len(HEAD_GRID) * feature_dim * num_classes * (seen + fits * validation)
@@ -238,7 +246,7 @@ class LabelEfficiency(Protocol):
                 f"label_efficiency: only {present} of {data.num_classes} classes have a training image. Add images, or "
                 "change the split."
             )
-        budgets = self.budgets or default_budgets(data.num_classes, len(train))
+        budgets = self.budgets or default_budgets(data.num_classes, len(train), points=self.points)
         if budgets[0] < present or budgets[-1] > len(train):
             raise DataError(
                 f"label_efficiency: the budgets {list(budgets)} leave the range from {present} labels, one for each "
@@ -304,7 +312,7 @@ class LabelEfficiency(Protocol):
             with isolated_rng(seed, "label_efficiency", device=known.device), true_float32():
                 fine_tune(classifier, known.encoder, material, settings, seed=seed)
             tuned = replace(known.encoder, module=classifier, feature_dim=known.num_classes, projector=None)
-            top1, loss = _validate(tuned, validation, known.device)
+            top1, loss = validated(tuned, validation, known.device)
             classifier.to("cpu")  # budgets x draws networks wait for the test split
             if math.isfinite(loss) and (best is None or (-top1, loss) < best[0]):
                 chosen = {"start": name, "backbone_lr": rate, "steps": settings.steps, "validation_top1": top1}
@@ -387,11 +395,3 @@ def _fresh_start(known: Known) -> Start:
     as_they_are = Standardizer(known.x.new_zeros(width), known.x.new_ones(width))
     head = nn.Linear(width, known.num_classes).to(known.device)
     return Start(backbone=known.encoder.module, standardize=as_they_are, head=head)
-
-
-def _validate(tuned: Encoder, validation: Subset, device: str) -> tuple[float, float]:
-    """Top-1 in percent and cross entropy."""
-    logits = tuned.features(validation.images, device=device)
-    labels = torch.as_tensor(validation.labels)
-    hits = int((logits.argmax(dim=1) == labels).sum())
-    return 100 * hits / len(labels), cross_entropy(logits, labels).item()

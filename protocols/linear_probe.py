@@ -122,6 +122,11 @@ class LinearProbe(Protocol):
             )
         if mode == "augmented" and (optimizer == "lbfgs" or views):
             raise SpecError("linear_probe: optimizer 'lbfgs' and views need features that stay: set mode to 'cached'.")
+        if optimizer == "lbfgs" and (lrs, weight_decays, epochs, batch_size) != (None,) * 4:
+            raise SpecError(
+                "linear_probe: optimizer 'lbfgs' has no lrs, weight_decays, epochs or batch_size: its grid is l2_range "
+                "and l2_count. Leave the others out."
+            )
         if views < 0 or l2_count < 1 or not 0 < l2_range[0] <= l2_range[1]:
             raise SpecError("linear_probe: views is 0 or more, l2_count 1 or more, and l2_range ascends from above 0.")
         self.mode = mode
@@ -173,7 +178,7 @@ class LinearProbe(Protocol):
             details={
                 "mode": self.mode,
                 "recipe": self.recipe.key,
-                "departures": self._departures(len(train)),
+                "departures": self._departures(train, encoder),
                 "settings": self._settings(),
                 **rows[best],
                 "grid": rows,
@@ -258,12 +263,16 @@ class LinearProbe(Protocol):
         """The recipe for that many images: a batch is at most all of them."""
         return replace(self.recipe, batch_size=min(self.recipe.batch_size, images))
 
-    def _departures(self, images: int) -> list[str]:
+    def _departures(self, train: Subset, encoder: Encoder) -> list[str]:
         """What is not as in the recipe, in words; with L-BFGS only what shapes the features counts."""
-        images *= 1 + self.views
+        images = len(train) * (1 + self.views)
         small = images < self.recipe.batch_size and not self.lbfgs
         capped = (f"batch_size {images}, all training images, instead of {self.recipe.batch_size}",) if small else ()
-        return [*self.departures, *capped]
+        published, cached = self.recipe.key != "common", self.mode == "cached"
+        whole = published and (cached or tuple(train.images.shape[1:3]) == encoder.image_size)
+        uncut = ("test images whole instead of the central 224 of 256 pixels",) if whole else ()
+        once = (f"features of the image and {self.views} views of it, instead of a new crop in every epoch",)
+        return [*self.departures, *(once if published and cached else ()), *uncut, *capped]
 
     def _settings(self) -> dict[str, Any]:
         if self.lbfgs:

@@ -1,15 +1,17 @@
 """Semi-supervised classification: fine-tuning the whole network with the labels of a few training images.
 
 The labelled images are those of a list, such as the official 1 % and 10 % of ImageNet, or a stratified subset drawn by
-seed. No other training image is used, unless pseudo-labels are asked for. The ``common`` recipe, for small sets:
+seed, patient by patient where patients are known. No other training image is used, unless pseudo-labels are asked for.
+The ``common`` recipe, for small sets:
 
 1. A linear head is fitted on frozen features of the labelled images and of ``copies`` light augmentations of each; all
    learning rate x weight decay candidates are trained together and the validation split chooses one. With three or
-   four labels per class, starting from a head that fits is worth more than any setting of the fine-tuning.
+   four labels per class, starting from a head that fits is worth more to a pre-trained network than any setting of
+   the fine-tuning. A random network is better off with a fresh head: both are tried.
 2. Backbone and head are fine-tuned together, each with its own learning rate, on lightly augmented batches with
    smoothed labels. AdamW, warm-up and cosine: the rates of SGD that suit a pre-trained backbone diverge on a random
    one, and one recipe has to serve both. Batch norm uses the batch's statistics: with frozen ones it diverges.
-3. The validation split chooses among the learning rates; then the test split is read, once.
+3. The validation split chooses among heads and learning rates; then the test split is read, once.
 
 The other recipes are published ones (``bench/training/finetuning_recipes.py``): a fresh head, and no first fit.
 """
@@ -18,13 +20,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 
 from bench.card import ProtocolCard
 from bench.data.dataset import ImageDataset, Subset
@@ -36,28 +38,30 @@ from bench.metric import TOP1, TOP5
 from bench.protocol import Outcome, Protocol, Work
 from bench.registry import register_protocol
 from bench.statistics.classification import ranked_predictions, top_k_scores, undefined_metrics
-from bench.training.finetuning import FineTuning, Material, fine_tune, held
-from bench.training.finetuning_recipes import Chosen, choose_settings, find_recipe
+from bench.training.finetuning import FineTuning, Material, fine_tune, held, validated
+from bench.training.finetuning_recipes import Chosen, Head, choose_settings, find_recipe
 from bench.training.precision import true_float32
 from bench.training.pseudo_labels import PseudoLabels
 from bench.training.randomness import isolated_rng
 from bench.training.starts import Start, first_fit_products, prepare_start
 
 STEPS = 200
+WHOLE_IMAGES = "test images whole; published: the central 224 of 256 pixels"
 
 
 @dataclass(frozen=True)
 class Trial:
     """A fine-tuned classifier (an encoder whose features are logits) and how it did on the validation split."""
 
+    start: str
     settings: FineTuning
     validation_top1: float
     validation_loss: float
     classifier: Encoder
 
-    def record(self) -> dict[str, float]:
+    def record(self) -> dict[str, Any]:
         chosen = {name: getattr(self.settings, name) for name in ("backbone_lr", "head_lr", "steps", "batch_size")}
-        return {**chosen, "validation_top1": self.validation_top1}
+        return {"start": self.start, **chosen, "validation_top1": self.validation_top1}
 
 
 @register_protocol(
@@ -88,7 +92,9 @@ class SemiSupervised(Protocol):
         backbone_lrs: learning rates of the backbone; the validation split chooses. Common: 1e-3, 3e-3.
         head_lrs: learning rates of the head; the validation split chooses. Common: 1e-3.
         label_smoothing: share of the target that is spread evenly over the classes. Common: 0.1.
-        copies: augmented copies of each labelled image for the first fit of the common recipe's head (10).
+        starts: heads to start from: ``fitted``, ``fresh``, ``projector``; the validation split chooses. Common: fitted
+            and fresh, published: fresh, except for ``simclr_v2``.
+        copies: augmented copies of each labelled image for the fit of a fitted head. Common: 10.
         batch_norm: ``batch`` (statistics of the batch; the running ones follow) or ``frozen``.
         crop_scale: share of the image's area that a crop covers, (low, high). Common: 0.6 to 1, published: 0.08 to 1.
         rotation: largest rotation in degrees. Common: 15, published: 0.
@@ -110,6 +116,7 @@ class SemiSupervised(Protocol):
         backbone_lrs: tuple[float, ...] | None = None,
         head_lrs: tuple[float, ...] | None = None,
         label_smoothing: float | None = None,
+        starts: tuple[str, ...] | None = None,
         copies: int | None = None,
         batch_norm: str | None = None,
         crop_scale: tuple[float, float] | None = None,
@@ -131,6 +138,8 @@ class SemiSupervised(Protocol):
                 f"semi_supervised: recipe {recipe!r} got steps={steps}, epochs={epochs}, copies={copies}. The common "
                 "recipe counts steps and has copies, the published ones count epochs. Leave the others out."
             )
+        if starts is not None and (not starts or not set(starts) <= set(get_args(Head))):
+            raise SpecError(f"semi_supervised: starts are of {', '.join(get_args(Head))}, got {list(starts)}.")
         self.label_list = label_list
         self.steps, self.epochs = steps, epochs
         self.changes = {
@@ -138,6 +147,7 @@ class SemiSupervised(Protocol):
             "backbone_lrs": backbone_lrs,
             "head_lrs": head_lrs,
             "label_smoothing": label_smoothing,
+            "starts": starts if starts is None else tuple(starts),
             "copies": copies,
             "batch_norm": batch_norm,
             "crop_scale": crop_scale,
@@ -155,27 +165,31 @@ class SemiSupervised(Protocol):
         chosen = self._settings(len(labelled))
         with isolated_rng(seed, "semi_supervised", device=device), true_float32():
             material = self._material(data, labelled, device)
-            start = prepare_start(encoder, chosen.recipe, material, validation, num_classes=data.num_classes, seed=seed)
+            recipe, num_classes = chosen.recipe, data.num_classes
+            starts = [
+                prepare_start(name, encoder, recipe, material, validation, num_classes=num_classes, seed=seed)
+                for name in recipe.starts
+            ]
             fitted_first = time.perf_counter()
             trials = []
-            for settings in chosen.trials:
+            for start, settings in product(starts, chosen.trials):
                 classifier = start.classifier(device)
                 fine_tune(classifier, encoder, material, settings, seed=seed, pseudo=self.pseudo)
                 tuned = replace(encoder, module=classifier, feature_dim=data.num_classes)
-                trials.append(Trial(settings, *_validate(tuned, validation, device), tuned))
+                trials.append(Trial(start.name, settings, *validated(tuned, validation, device), tuned))
         best = _choose(trials)
         finished_tuning = time.perf_counter()
         test = data.split("test")
         log_p = best.classifier.features(test.images, device=device).log_softmax(dim=1)  # (n, K)
         predictions = ranked_predictions(log_p, test.labels, test.samples)
         return Outcome(
-            scores=top_k_scores(predictions, num_classes=data.num_classes),
+            scores=top_k_scores(predictions, num_classes=data.num_classes, patients=test.metadata.get("patient")),
             predictions=predictions,
             details={
                 **best.record(),
                 "grid": [trial.record() for trial in trials],
-                **start.details,
-                **self._recipe_details(chosen, start),
+                **{name: value for start in starts for name, value in start.details.items()},
+                **self._recipe_details(chosen, starts),
                 **self._subset_details(data, labelled, material),
                 "validation_images": len(validation),
                 "undefined": undefined_metrics(data.num_classes),
@@ -190,12 +204,11 @@ class SemiSupervised(Protocol):
     def work(self, sizes: Mapping[str, int], *, num_classes: int, feature_dim: int) -> Work:
         labelled = max(num_classes, round(self.fraction * sizes["train"]))
         chosen = self._settings(labelled)
-        seen = labelled * (1 + chosen.recipe.copies) if chosen.recipe.start == "fitted" else 0
-        evaluated = (len(chosen.trials) + bool(seen)) * sizes["validation"] + sizes["test"]
-        trained = float(sum(settings.steps * settings.batch_size for settings in chosen.trials))
-        if self.pseudo:
-            late = 1 - self.pseudo.ramp[0]
-            trained += sum(settings.steps * late * self.pseudo.batch_size for settings in chosen.trials)
+        starts = chosen.recipe.starts
+        seen = labelled * (1 + chosen.recipe.copies) if "fitted" in starts else 0
+        evaluated = (len(starts) * len(chosen.trials) + bool(seen)) * sizes["validation"] + sizes["test"]
+        late = (1 - self.pseudo.ramp[0]) * self.pseudo.batch_size if self.pseudo else 0.0
+        trained = float(sum(settings.steps * (settings.batch_size + late) for settings in chosen.trials) * len(starts))
         products = first_fit_products(seen, feature_dim=feature_dim, num_classes=num_classes) if seen else 0.0
         return Work(forward=seen + evaluated, trained=trained, products=products)
 
@@ -203,7 +216,10 @@ class SemiSupervised(Protocol):
         """The training images that keep their labels."""
         train = data.split("train")
         if not self.label_list:
-            return train[stratified_subset(train.labels, self.fraction, seed, num_classes=data.num_classes)]
+            patients = train.metadata.get("patient")
+            groups = None if patients is None else patients.tolist()
+            classes = data.num_classes
+            return train[stratified_subset(train.labels, self.fraction, seed, num_classes=classes, groups=groups)]
         rows = listed_rows(data, train, self.label_list)
         share = len(rows) / len(train)
         if not self.fraction / 2 <= share <= 2 * self.fraction:
@@ -237,11 +253,12 @@ class SemiSupervised(Protocol):
             )
         return Material(images=images, labels=labels, others=held(pool.images), unlabelled=others)
 
-    def _recipe_details(self, chosen: Chosen, start: Start) -> dict[str, Any]:
+    def _recipe_details(self, chosen: Chosen, starts: Sequence[Start]) -> dict[str, Any]:
         """Which recipe, from where, and how this run departs from it."""
         if not self.recipe.source:
             return {"recipe": self.name}
-        departures = [*chosen.departures, *start.departures]
+        heads = (departure for start in starts for departure in start.departures)
+        departures = [WHOLE_IMAGES, *chosen.departures, *heads]
         return {"recipe": self.name, "source": self.recipe.source, "departures": departures}
 
     def _subset_details(self, data: ImageDataset, labelled: Subset, material: Material) -> dict[str, Any]:
@@ -253,14 +270,6 @@ class SemiSupervised(Protocol):
         if self.pseudo is not None and material.unlabelled is not None:
             details["pseudo_labels"] = {**vars(self.pseudo), "images": len(material.unlabelled)}
         return details
-
-
-def _validate(tuned: Encoder, validation: Subset, device: str) -> tuple[float, float]:
-    """Top-1 in percent and cross entropy on the validation split."""
-    logits = tuned.features(validation.images, device=device)
-    labels = torch.as_tensor(validation.labels)
-    hits = int((logits.argmax(dim=1) == labels).sum())
-    return 100 * hits / len(labels), cross_entropy(logits, labels).item()
 
 
 def _choose(trials: list[Trial]) -> Trial:

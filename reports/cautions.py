@@ -59,7 +59,7 @@ def _separation(contest: Contest) -> Iterable[str]:
     seen = f"if they truly differ by the {POINTS.format(item.value)} points seen here"
     if more.images is not None and more.images <= HOPELESS:
         count = _rounded(contest.images * more.images)
-        kind = "test images" + (" (with as many more patients)" if contest.clustered else "")
+        kind = "test images" + (" (and more patients in proportion)" if contest.clustered else "")
         yield (
             f"To tell {best.title} from {last.title}, which differ most in the leading group, about {count} {kind} "
             f"would be needed in place of {contest.images}, {seen}."
@@ -68,8 +68,8 @@ def _separation(contest: Contest) -> Iterable[str]:
         yield f"To tell {best.title} from {last.title}, about {more.seeds} seeds of each would be needed, {seen}."
     else:
         yield (
-            f"More of the same will not tell {best.title} from {last.title}: it would take more than "
-            f"{HOPELESS:.0f} times the test images. For these images they are as good as equal; choose by cost."
+            f"{best.title} and {last.title} lie so close that more than {HOPELESS:.0f} times the test images would be "
+            "needed to tell them apart: choose by cost, or by what you know of them."
         )
 
 
@@ -122,13 +122,26 @@ def _about_numbers(contest: Contest) -> Iterable[str]:
         yield f"Only {counted(training, 'training image')}: self-supervised pre-training usually needs thousands."
     names, positives = _positives(contest)
     none = [name for name, number in zip(names, positives, strict=True) if not number]
+    untaught = _untaught(contest)
     few = [f"{name} ({number})" for name, number in zip(names, positives, strict=True) if 0 < number < FEW_POSITIVES]
+    if untaught:
+        yield f"No training image shows {listed(untaught)}: nothing can be learned of {_them(untaught)}."
     if none:
-        yield f"No test image shows {listed(none)}: nothing is known about {'it' if len(none) == 1 else 'them'}."
+        yield f"No test image shows {listed(none)}: nothing is known about {_them(none)}."
     if few:
         yield (
             f"Few test images show {listed(few)}: a value that rests on fewer than {FEW_POSITIVES} images says little."
         )
+
+
+def _untaught(contest: Contest) -> list[str]:
+    """Classes or findings of which no training image is known to be an example."""
+    counts = contest.facts.get("splits", {}).get("train", {}).get("counts", ())
+    return [name for name, count in zip(contest.facts.get("classes", ()), counts, strict=False) if not count]
+
+
+def _them(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def _positives(contest: Contest) -> tuple[list[str], list[int]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.metric import AUROC
 from bench.table import Cell, Column, Row, Table
 from reports.measured import Measured, method_citations, protocol_title
 from reports.results import Result, parsed, row_key
+from reports.words import listed
 
 PROBE = "multilabel_probe"
 FEW = 10
@@ -18,8 +19,8 @@ RULES = (
     "guessing, 100 % is perfect.",
     "Intervals: 95 %, bootstrap over test patients where they are known, over test images otherwise. Several seeds "
     "show their mean, and the mean ends of their intervals; those do not cover chance in the training.",
-    f"A finding that fewer than {FEW} test images show says little. Findings are not compared with each other, and no "
-    "best value is marked: with so many values one is the highest by chance.",
+    "Findings are not compared with each other, and no best value is marked: with so many values one is the highest by "
+    "chance.",
 )
 
 
@@ -52,7 +53,7 @@ def _table(measured: Measured, group: Sequence[Result], number: int) -> Table | 
     rows = []
     for name, found in first.items():
         counts = Cell(text=f"{found['positive']} of {found['positive'] + found['negative']}")
-        cells = [_cell([seed.get(name) for seed in measurements[key]], by_method[key]) for key in by_method]
+        cells = [_cell(name, [seed.get(name) for seed in measurements[key]], by_method[key]) for key in by_method]
         rows.append(Row(title=name, cells=(counts, *cells)))
     return Table(
         key=f"findings-{number + 1}" if number else "findings",
@@ -64,6 +65,7 @@ def _table(measured: Measured, group: Sequence[Result], number: int) -> Table | 
             *(Column(title=title, groups=("AUROC",), metric=AUROC) for title in titles),
         ),
         rows=tuple(rows),
+        notes=tuple(_notes(first, not_learned(group))),
         rules=RULES,
         citations=method_citations(measured),
     )
@@ -76,13 +78,37 @@ def _measured(result: Result) -> dict[str, Mapping[str, Any]]:
     return {str(item["finding"]): item for item in found}
 
 
-def _cell(seeds: Sequence[Mapping[str, Any] | None], results: Sequence[Result]) -> Cell:
+def not_learned(results: Sequence[Result]) -> list[str]:
+    """The findings of which the labelled training images, the same for all these results, were all of one kind."""
+    rows = (next(iter(result.metrics.values())) for result in results if result.metrics)
+    return list(dict.fromkeys(str(name) for row in rows for name in parsed(row["details"]).get("not_learned", ())))
+
+
+def _notes(found: Mapping[str, Mapping[str, Any]], lost: Sequence[str]) -> Iterable[str]:
+    """Which rows say little or nothing."""
+    rare = {name: item["positive"] for name, item in found.items() if 0 < item["positive"] < FEW and name not in lost}
+    few = [f"{name} ({count})" for name, count in rare.items()]
+    if few:
+        yield (
+            f"Fewer than {FEW} test images show {listed(few)}: these values say little, and their intervals are too "
+            "narrow, because resampling shows no images that are not there."
+        )
+    if lost:
+        yield (
+            f"Not learned, because the labelled training images were all with the finding or all without it: "
+            f"{listed(lost)}. The mean over all findings counts these as guessing, 50 %."
+        )
+
+
+def _cell(name: str, seeds: Sequence[Mapping[str, Any] | None], results: Sequence[Result]) -> Cell:
     present = [seed for seed in seeds if seed is not None]
     if len(present) < len(seeds):
         return Cell(state="missing", metric=AUROC, reason=results[0].planned.reason)
     values = [seed[AUROC.key] for seed in present]
     if any(value is None for value in values):
         return Cell(state="undefined", metric=AUROC, reason="the test images do not show it, or all show it")
+    if name in not_learned(results):
+        return Cell(state="undefined", metric=AUROC, reason="not learned: the labelled images were all of one kind")
     spans = [seed[f"{AUROC.key}_interval"] for seed in present]
     known = [span for span in spans if span]
     complete = len(known) == len(spans)

@@ -10,7 +10,6 @@ from reports.label_efficiency import ACCURACY, Entry, Study, band, telling
 from reports.places import slug
 
 PRETRAINED, SCRATCH = 0, 5  # slots, which decide color and dash
-MOST_TICKS = 8
 Y_LABEL = "top-1, %"
 X_LABEL = "number of labels"
 
@@ -31,7 +30,7 @@ def method_figure(study: Study, entry: Entry) -> Figure | None:
         series=tuple(series),
         summary=_summary(study, entry),
         equal_axes=True,
-        ticks=_ticks(entry.curve.budgets),
+        ticks=entry.curve.budgets,
         arrows=arrows,
     )
 
@@ -39,14 +38,15 @@ def method_figure(study: Study, entry: Entry) -> Figure | None:
 def whole_figure(study: Study, figures: Sequence[Figure]) -> Figure:
     """Title, axes and summary of all methods' panels together."""
     verdicts = [f"{entry.title}: {entry.outcome.verdict}" for entry in study.entries if entry.outcome]
+    lines = "solid: pre-trained" + (f", dashed: {study.reference}" if study.scratch and study.scratch.curve else "")
     return Figure(
         key=f"{study.key}-all",
         title=study.title,
         x_label=X_LABEL,
         y_label=Y_LABEL,
         series=(),
-        summary=f"Top-1 against the number of labels, {len(figures)} panels on common axes; solid: pre-trained, "
-        f"dashed: {study.reference}. {'; '.join(verdicts)}.",
+        summary=f"Top-1 against the number of labels, {len(figures)} panels on common axes; {lines}."
+        + (f" {'; '.join(verdicts)}." if verdicts else ""),
     )
 
 
@@ -61,12 +61,6 @@ def _series(name: str, slot: int, curve: Curve) -> Series:
         low=tuple(low for low, _ in span),
         high=tuple(high for _, high in span),
     )
-
-
-def _ticks(budgets: Sequence[float]) -> tuple[float, ...]:
-    """The budgets themselves, thinned from the largest down where there are many."""
-    step = -(-len(budgets) // MOST_TICKS)
-    return tuple(reversed(budgets[::-1][::step]))
 
 
 def _arrow(entry: Entry, utility: Utility) -> Arrow:

@@ -65,7 +65,7 @@ def accuracy_table(measured: Measured, study: Study) -> Table:
     ]
     columns += [
         Column(
-            title="mean over budgets" if metric.key == "mean_top1" else "largest budget, first draw",
+            title="mean over n" if metric.key == "mean_top1" else "largest n, first draw",
             groups=("scores",),
             metric=metric,
         )

@@ -9,12 +9,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from bench.card import MethodCard, ProtocolCard
-from bench.metric import Metric
+from bench.metric import AUROC, AVERAGE_PRECISION, Metric
 from bench.spec import IMPORTED
 from bench.table import Cell, Column, Row, Table
 from reports.places import OWN_TABLES, PLACES, WHAT, method_path, value_columns
 from reports.results import Result, collect, image_interval, metric_of, row_key, summarize
 from reports.ties import RULE, Contender, mark_best
+from reports.words import counted, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from bench.spec import DataSpec
 
 MEASURED_NOTE = (
-    "Intervals: Wilson over test images for one seed, the range of two seeds, Student's t over three or more, "
+    "Intervals: over test images, or patients where they are known, for one seed (Wilson for top-1 and top-5, else "
+    "bootstrap), the range of two seeds, Student's t over three or more, "
     "none where all seeds agree. "
     "Values compete within one dataset, backbone and number of epochs; baselines, imported checkpoints and stale "
     "values do not compete."
@@ -151,7 +153,7 @@ def import_notes(measured: Measured) -> tuple[str, ...]:
     titles = [measured.method_title(key) for key in keys]
     were = "was imported from a file" if len(titles) == 1 else "were imported from files"
     return (
-        f"{', '.join(titles)} {were}: on which images, with which labels and for how long such an encoder was trained "
+        f"{listed(titles)} {were}: on which images, with which labels and for how long such an encoder was trained "
         "is not known here, so it stands beside the methods and does not compete.",
     )
 
@@ -168,7 +170,7 @@ def context_cells(measured: Measured, group: Sequence[Result]) -> tuple[Cell, ..
         Cell(text=data),
         Cell(text=measured.title(spec.pretrain.backbone)),
         epochs_cell(group),
-        Cell(text=f"{seeds} seed" + ("s" if seeds > 1 else "")),
+        Cell(text=counted(seeds, "seed")),
     )
 
 
@@ -279,12 +281,24 @@ def companion_table(measured: Measured) -> Table | None:
         rows.append(_measured_row(measured, key, (*context_cells(measured, group), *cells)))
     return Table(
         key="companion",
-        title="Companion to Table 1",
-        caption="What else the suite measures, on the same encoders and the same test split.",
+        title="Companion to Table 1" if measured.shown else "Results",
+        caption=f"What {'else ' if measured.shown else ''}the suite measures, on the same encoders and the same test "
+        "split.",
         columns=(*context, *columns),
         rows=tuple(rows),
-        notes=import_notes(measured),
+        notes=(*import_notes(measured), *_interval_notes(rows)),
         citations=method_citations(measured),
+    )
+
+
+def _interval_notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Why a mean over findings may have no interval."""
+    cells = [cell for row in rows for cell in row.cells if cell.metric in (AUROC, AVERAGE_PRECISION)]
+    if not any(cell.value is not None and cell.low is None and cell.seeds == 1 for cell in cells):
+        return ()
+    return (
+        "A mean over findings has no interval here where some of them are so rare that half of the resamples of the "
+        "test images lack one. Comparisons of methods average over the findings that a resample has.",
     )
 
 

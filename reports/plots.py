@@ -61,7 +61,7 @@ def draw(figure: Figure) -> str:
         _label_ends(axes, figure, heights)
         axes.set_xlabel(figure.x_label)
         axes.set_ylabel(figure.y_label)
-        _horizontal_axis(axes, figure)
+        _horizontal_axis(axes, figure, most=8)
         for arrow in figure.arrows:
             _arrow(axes, arrow)
         target = io.BytesIO()
@@ -88,7 +88,7 @@ def draw_multiples(figures: Sequence[Figure], whole: Figure, *, columns: int = 4
         for axes, figure in zip(panels, figures, strict=False):
             for item in figure.series:
                 _line(axes, item)
-            _horizontal_axis(axes, figure)
+            _horizontal_axis(axes, figure, most=4)
             axes.set_title(figure.title, fontsize=9, loc="left")
             axes.xaxis.set_tick_params(labelbottom=True)
         for axes in panels[len(figures) :]:
@@ -100,13 +100,15 @@ def draw_multiples(figures: Sequence[Figure], whole: Figure, *, columns: int = 4
     return _embed(target.getvalue().decode("utf-8"), whole)
 
 
-def _horizontal_axis(axes: Axes, figure: Figure) -> None:
+def _horizontal_axis(axes: Axes, figure: Figure, *, most: int) -> None:
+    """Whole numbers, or the figure's own ticks on a logarithmic scale, thinned from the largest down to ``most``."""
     from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
     if figure.ticks:
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator(figure.ticks))
-        axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in figure.ticks]))
+        ticks = figure.ticks[:: len(figure.ticks) // -most]
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))

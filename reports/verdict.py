@@ -11,6 +11,7 @@ from bench.table import Cell, Column, Row, Table
 from reports.cautions import Advice, advice, warnings
 from reports.contest import POINTS, Contest, Entrant, Loader, contest_of, contests, point_words, span_words, value_words
 from reports.diagnostics import collapse_flags
+from reports.findings import not_learned
 from reports.forest import forest
 from reports.label_efficiency import Worth
 from reports.label_efficiency import worth as label_worth
@@ -143,14 +144,15 @@ def _against_baselines(contest: Contest) -> Iterable[str]:
     """For each baseline which methods beat it, which do not, and which cannot be told apart from it."""
     if contest.comparison is None or not contest.methods:
         return
-    for index, entrant in enumerate(contest.entrants):
-        if not entrant.baseline:
-            continue
+    baselines = [(index, entrant) for index, entrant in enumerate(contest.entrants) if entrant.baseline]
+    for index, entrant in sorted(baselines, key=lambda pair: not _untrained(pair[1])):
         gaps = [(other, contest.comparison.between(other, index)) for other in contest.methods]
         ranked = sorted(gaps, key=lambda pair: -pair[1].value)
         better = [(contest.entrants[i].title, d) for i, d in ranked if d.separated and d.value > 0]
         worse = [(contest.entrants[i].title, _turned(contest, d)) for i, d in ranked if d.separated and d.value < 0]
         alike = [(contest.entrants[i].title, d) for i, d in ranked if not d.separated]
+        if _untrained(entrant):
+            yield _worth_it([title for title, _ in better], [title for title, _ in worse], of=len(gaps))
         what = f"{_what(entrant)} ({entrant.title}, {value_words(contest, entrant)})"
         if not better and not worse:
             yield _undecided(what, alike)
@@ -161,6 +163,18 @@ def _against_baselines(contest: Contest) -> Iterable[str]:
                 what = "it"
         if alike:
             yield f"Not told apart from it: {listed([f'{title} ({_gap(item)})' for title, item in alike])}."
+
+
+def _untrained(entrant: Entrant) -> bool:
+    """Whether the baseline is what pre-training starts from."""
+    return not (entrant.learns_labels or entrant.imported or entrant.epochs)
+
+
+def _worth_it(better: Sequence[str], worse: Sequence[str], *, of: int) -> str:
+    """The short answer, from the comparison with the untrained network alone."""
+    if better:
+        return "Yes." if len(better) == of else f"Yes, with {listed(better)}."
+    return "No." if len(worse) < of else "These values do not show it."
 
 
 def _undecided(what: str, alike: Sequence[tuple[str, Difference]]) -> str:
@@ -184,7 +198,7 @@ def _what(entrant: Entrant) -> str:
         return "a checkpoint from a file"
     if entrant.learns_labels:
         return "the same network trained on all labels of the training images"
-    return "the same network without any training" if not entrant.epochs else "the baseline"
+    return "the same network without any training" if _untrained(entrant) else "the baseline"
 
 
 def _with_few(measured: Measured, contest: Contest, predictions: Loader) -> Iterable[str]:
@@ -202,15 +216,20 @@ def _with_few(measured: Measured, contest: Contest, predictions: Loader) -> Iter
         fraction = float(results[0].planned.spec.protocol_params["fraction"])
         best = max(found.methods, key=lambda index: found.entrants[index].value)
         whose = "patients" if contest.patient_count else "images"
-        words = f"With the labels of {100 * fraction:g} % of the training {whose} only, the best method is "
-        words += f"{found.entrants[best].title}, {value_words(found, found.entrants[best])}"
+        words = f"With the labels of {100 * fraction:g} % of the training {whose} only, "
+        words += f"{found.entrants[best].title} has the highest value, {value_words(found, found.entrants[best])}"
         for index, entrant in enumerate(found.entrants):
-            if entrant.baseline and not entrant.learns_labels and not entrant.imported:
+            if entrant.baseline and _untrained(entrant):
                 gap = found.comparison.between(best, index)
                 told = "better than" if gap.separated and gap.value > 0 else "not told apart from"
                 told = "worse than" if gap.separated and gap.value < 0 else told
                 words += f", {told} {_what(entrant)} ({value_words(found, entrant)}; difference {_gap(gap)})"
         yield f"{words}."
+        if lost := not_learned(results):
+            yield (
+                f"{counted(len(lost), 'finding')} of {len(found.names)} could not be learned from so few labels and "
+                f"{'counts' if len(lost) == 1 else 'count'} as guessing (50 %): {listed(lost)}."
+            )
 
 
 # --- what it rests on -------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""Which row of a table of labels is in which split: as the table says, by patient, or stratified.
+"""Which row of a table of labels is in which split: as the table says, by patient (by study where the patient is
+unknown), or stratified.
 
 Rows whose label is blank are ``unlabelled``: they serve pre-training only. What could tell a method about the
-evaluation is left out of the set: unlabelled rows of an evaluation split, and unlabelled images of patients who have
-images in one.
+evaluation is left out of the set: unlabelled rows of an evaluation split, and unlabelled images of patients and
+studies that have images in one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from bench.errors import DataError
 SPLIT_WORDS = {**SPLIT_NAMES, "unlabelled": UNLABELLED, "unlabeled": UNLABELLED}
 EVALUATION = ("validation", "test")
 LEFT_OUT = ""
+UNITS = {"patient": "patients", "study": "studies"}
+"""What is split instead of single images, by the column that knows it."""
 Words = NDArray[np.str_]
 
 
@@ -42,7 +45,7 @@ def assign(
         DataError: an unknown word, a patient on two sides, or a class that is too small to be cut.
     """
     patients = np.array(table.columns.get("patient", ("",) * len(table.names)))
-    groups = np.where(patients == "", np.array([f"\0{name}" for name in table.names]), patients)
+    groups = np.where(patients == "", _studies_or_images(table), patients)
     given = use_splits and "split" in table.columns
     split = _given_splits(table) if given else np.full(len(table.names), "train", dtype="<U10")
     split[~table.labelled & np.isin(split, EVALUATION)] = LEFT_OUT
@@ -52,9 +55,15 @@ def assign(
     _cut(table, groups, split, {"validation": validation, "test": test})
     _refuse_untrained(table, split)
     if not (given and allow_leakage):
-        evaluated = patients[np.isin(split, EVALUATION)]
-        split[(split == UNLABELLED) & (patients != "") & np.isin(patients, evaluated)] = LEFT_OUT
+        evaluated = groups[np.isin(split, EVALUATION)]
+        split[(split == UNLABELLED) & np.isin(groups, evaluated)] = LEFT_OUT
     return split
+
+
+def _studies_or_images(table: LabelTable) -> Words:
+    """What stays together where the patient is unknown; no patient is called so."""
+    studies = table.columns.get("study", ("",) * len(table.names))
+    return np.array([f"\0\0{s}" if s else f"\0{n}" for s, n in zip(studies, table.names, strict=True)])
 
 
 def _given_splits(table: LabelTable) -> Words:
@@ -116,11 +125,11 @@ def _stratified(labels: NDArray[np.int64], sizes: Mapping[str, int]) -> Mapping[
 
 
 def _refuse_small_classes(table: LabelTable, labels: NDArray[np.int64], groups: Words, *, needed: int) -> None:
-    """A class needs an image, and where patients are known a patient, for each split."""
+    """A class needs an image, and where patients or studies are known one of these, for each split."""
     for number, name in enumerate(table.class_names):
         own = groups[labels == number]
         if (found := len(set(own.tolist()))) < needed:
-            unit = "patients" if "patient" in table.columns else "images"
+            unit = next((words for role, words in UNITS.items() if role in table.columns), "images")
             raise DataError(
                 f"{table.file}: the class {name!r} has {found} {unit} to be split, at least {needed} are needed. Add "
                 "some, or remove its rows."

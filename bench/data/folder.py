@@ -107,6 +107,23 @@ def find_files(root: Path, params: Mapping[str, Any]) -> Iterable[Path]:
     return [*images, *label_list_files(root, params.get("label_lists", ()))]
 
 
+def _refuse_small_classes(samples: list[Sample], class_names: tuple[str, ...]) -> None:
+    """A class needs a training image, and one more for each split that has no folder of its own.
+
+    Raises:
+        DataError: with the folder of the first class that has too few.
+    """
+    needed = 1 + len(set(SPLITS) - {sample.split for sample in samples})
+    for label, name in enumerate(class_names):
+        files = [sample.file for sample in samples if sample.label == label and sample.split == "train"]
+        if len(files) < needed:
+            count = f"{len(files)} image" + ("" if len(files) == 1 else "s")
+            raise DataError(
+                f"The class {name!r} has {count} to be split ({files[0].parent}), at least {needed} are needed. Add "
+                "some, or remove the class."
+            )
+
+
 def _splits(samples: list[Sample], labels: NDArray[np.int64], *, validation: float, test: float) -> dict[str, Any]:
     """Indices of each split: the folder's own splits, and stratified ones from the training images for the others."""
     groups = np.array([sample.split for sample in samples])
@@ -165,6 +182,7 @@ def folder(
     place = root / path
     class_names, samples = list_samples(place)
     names = tuple(sample.file.relative_to(place).as_posix() for sample in samples)
+    _refuse_small_classes(samples, class_names)
     labels = np.array([sample.label for sample in samples], dtype=np.int64)
     return ImageDataset(
         key="folder",

@@ -1,8 +1,8 @@
 """Images in an HDF5 file, with the optional package h5py: an array of images, one of labels, optionally of splits and
 patients.
 
-Labels (N,) are classes, as texts or numbers, of which a negative one means that nobody labelled the image; labels
-(N, F) are findings: 1 present, 0 absent, -1 uncertain, -2 or NaN unknown. Their attribute ``class_names`` names them.
+Labels (N,) are classes, as texts or numbers; a negative one or NaN means that nobody labelled the image. Labels (N, F)
+are findings: 1 present, 0 absent, -1 uncertain, -2 or NaN unknown. Their attribute ``class_names`` names them.
 """
 
 from __future__ import annotations
@@ -157,9 +157,11 @@ def _text(value: Any) -> str:
 def _class(file: Path, value: Any, names: Sequence[str]) -> str:
     if isinstance(value, bytes | str):
         return _text(value)
-    number = int(value)
-    if number < 0:
+    if not value >= 0:  # NaN, too
         return ""
+    number = int(value)
+    if number != value:
+        raise unreadable(file, f"a label is {value}, which is no whole number of a class")
     if names and number >= len(names):
         raise unreadable(file, f"a label is {number}, and class_names has {len(names)} names")
     return names[number] if names else str(number)

@@ -154,7 +154,7 @@ def refuse_leakage(dataset: ImageDataset, *, repair: str, files: Sequence[str] =
         if items
     ]
     if told:
-        raise DataError(f"{dataset.title}: in more than one split there are {' and '.join(told)}. {repair}")
+        raise DataError(f"{dataset.title}: in more than one split: {' and '.join(told)}. {repair}")
 
 
 def listing(offenders: Sequence[object], shown: int = SHOWN) -> str:

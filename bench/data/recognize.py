@@ -80,7 +80,8 @@ def _folder(root: Path, labels: Path | None) -> tuple[Path, DataSpec]:
     whole = [file for file in files if file.suffix.lower() in (".npz", *SINGLE_FILES)]
     if len(whole) == 1 and (found := _file(whole[0])) is not None:
         return root, found
-    raise DataError(f"{root} has no layout that is known: it holds {_listing(folders, files)}. {_advice(files, whole)}")
+    advice = _advice(folders, files, whole)
+    raise DataError(f"{root} has no layout that is known: it holds {_listing(folders, files)}. {advice}")
 
 
 def _name(folder: Path) -> str:
@@ -147,10 +148,12 @@ def _listing(folders: Iterable[Path], files: list[Path]) -> str:
     return " and ".join(part for part in (counted, shown) if part) or "nothing"
 
 
-def _advice(files: list[Path], whole: list[Path]) -> str:
+def _advice(folders: list[Path], files: list[Path], whole: list[Path]) -> str:
     tables = [file.name for file in files if file.suffix.lower() == ".csv"]
     if tables:
         return f"If {tables[0]} has the labels, give it with --labels. Known layouts: {LAYOUTS}."
     if len(whole) > 1:
         return f"Give --data one of these files: {', '.join(file.name for file in whole)}."
+    if any(map(_has_image, folders)) or any(file.suffix.lower() in SUFFIXES for file in files):
+        return f"Nothing says the classes of these images: two or more are needed. Known layouts: {LAYOUTS}."
     return f"Known layouts: {LAYOUTS}. Another data set is named with --dataset KEY."

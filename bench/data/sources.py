@@ -36,7 +36,7 @@ from bench.data.files import Dependencies, existing_folder
 from bench.data.leakage import file_names, refuse_leakage
 from bench.data.memory import memory_budget
 from bench.data.reading import Streamed, default_loaders
-from bench.errors import DataError, JointbenchError
+from bench.errors import DataError, JointbenchError, SpecError
 from bench.registry import Entry, Registry
 from bench.spec import DataSpec
 
@@ -88,7 +88,7 @@ class DataSource:
         assert isinstance(entry.card, DatasetCard)
         if entry.needs_root and (asked := _dependencies(entry).offers) is not None:
             root = self._root_for(entry).resolve()
-            return tuple(_guarded(entry, lambda: asked(root, entry.complete(spec.params))))
+            return tuple(_guarded(entry, lambda: asked(root, _params(entry, spec))))
         return entry.card.capabilities
 
     def _load(self, spec: DataSpec, address: str) -> ImageDataset:
@@ -129,14 +129,14 @@ class DataSource:
         """What the loader returns, from its source: neither kept, nor refused for what its splits share."""
         entry = self.datasets[spec.key]
         arguments = [self._root_for(entry)] if entry.needs_root else []
-        params = entry.complete(spec.params)
+        params = _params(entry, spec)
         loaded: ImageDataset = _guarded(entry, lambda: entry.load()(*arguments, **params))
         return loaded
 
     def _admission(self, spec: DataSpec, loaded: ImageDataset) -> Callable[[ImageDataset], None]:
         """What refuses a set of the user's own whose splits share images or patients."""
         entry = self.datasets[spec.key]
-        params = entry.complete(spec.params)
+        params = _params(entry, spec)
 
         def admit(dataset: ImageDataset) -> None:
             if entry.card.checked and not params.get("allow_leakage"):  # type: ignore[union-attr]
@@ -157,7 +157,7 @@ class DataSource:
     def _address(self, spec: DataSpec) -> str:
         """Name of the cache entry: the key, and a digest of everything that decides the content."""
         entry = self.datasets[spec.key]
-        params = entry.complete(spec.params)
+        params = _params(entry, spec)
         needs = _dependencies(entry)
         decides: dict[str, Any] = {
             "params": params,
@@ -237,6 +237,23 @@ class DataSource:
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def _params(entry: Entry, spec: DataSpec) -> dict[str, Any]:
+    """All parameters of the loader.
+
+    Raises:
+        SpecError: one is an absolute path, which another machine does not have and results must not show.
+    """
+    params = entry.complete(spec.params)
+    for name, value in params.items():
+        texts = value if isinstance(value, tuple) else (value,)
+        if found := next((t for t in texts if isinstance(t, str) and Path(t).is_absolute() and Path(t).exists()), None):
+            raise SpecError(
+                f"Dataset {entry.key!r}, parameter {name!r}: {found} is an absolute path; one relative to the folder "
+                "of data is needed. Give that folder with --data, and a CSV of labels with --labels."
+            )
+    return params
 
 
 def _repair(root: Path | None, params: Mapping[str, Any]) -> str:

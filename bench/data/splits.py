@@ -212,7 +212,14 @@ def _check_training(labels: Indices, train: Indices) -> None:
         )
 
 
-def stratified_subset(labels: Indices, fraction: float, seed: int, *, num_classes: int | None = None) -> Indices:
+def stratified_subset(
+    labels: Indices,
+    fraction: float,
+    seed: int,
+    *,
+    num_classes: int | None = None,
+    groups: Sequence[str] | None = None,
+) -> Indices:
     """Choose the labelled samples of a label budget: ``fraction`` of all, at least one of each class.
 
     Args:
@@ -220,6 +227,7 @@ def stratified_subset(labels: Indices, fraction: float, seed: int, *, num_classe
         fraction: share of the labels, above 0 up to 1.
         seed: another seed chooses other samples.
         num_classes: number of classes of the dataset, when ``labels`` might lack one.
+        groups: as in :func:`stratified_choice`: who labels few patients has few patients.
 
     Returns:
         Sorted positions in ``labels``, to be recorded with the result.
@@ -240,4 +248,4 @@ def stratified_subset(labels: Indices, fraction: float, seed: int, *, num_classe
             f"{fraction:.3g} of {len(labels)} training images are {count} labels, fewer than the {present} classes. "
             f"Take a label fraction of at least {present / len(labels):.3g}, or more images."
         )
-    return stratified_choice(labels, count, seed=seed)
+    return stratified_choice(labels, count, seed=seed, groups=groups)

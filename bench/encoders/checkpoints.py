@@ -85,6 +85,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         content = _read_arrays(path)
         metadata = _described(content.pop(METADATA, ""))
         tensors = _flat(content)
+    elif head[:4] == b"PK\x03\x04":
+        raise CheckpointError(f"{path}: is truncated: the end of its archive is missing. Get the file again.")
     else:
         raise CheckpointError(f"{path}: is neither safetensors nor a file of PyTorch. Give the original file.")
     if not tensors:

@@ -65,7 +65,7 @@ def write_export(export: Export, format: ExportFormat, out: Path, *, bgr: bool =
     if out.exists():
         raise RequestError(f"{out} exists. Choose another --out, or remove it.")
     if bgr and (format != "detectron2" or export.channels != 3):
-        raise RequestError("Only detectron2 files of 3 channels come in BGR. Leave --channel-order out.")
+        raise RequestError("Only detectron2 files of 3 channels come in BGR. Leave --bgr out.")
     _check_expressible(export, format)
     content, words = _CONTENT[format](export, bgr)
     try:

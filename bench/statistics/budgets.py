@@ -11,11 +11,17 @@ STEP_FACTOR = 3
 """Neighboring budgets of the default grid differ by this factor at most."""
 
 
-def default_budgets(num_classes: int, available: int) -> tuple[int, ...]:
-    """Numbers of labels from one per class to all that are available, in equal factors of at most 3."""
+def default_budgets(num_classes: int, available: int, *, points: int = 0) -> tuple[int, ...]:
+    """Numbers of labels from one per class to all that are available, in equal factors.
+
+    Args:
+        num_classes: the smallest budget.
+        available: the largest one.
+        points: how many, at least 2; 0 takes as many as factors of at most 3 need.
+    """
     if available <= num_classes:
         return (available,)
-    steps = math.ceil(math.log(available / num_classes) / math.log(STEP_FACTOR) - 1e-9)
+    steps = points - 1 if points else math.ceil(math.log(available / num_classes) / math.log(STEP_FACTOR) - 1e-9)
     factors = [(available / num_classes) ** (step / steps) for step in range(steps + 1)]
     return tuple(sorted({round(num_classes * factor) for factor in factors}))
 

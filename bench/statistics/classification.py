@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.errors import DivergenceError
 from bench.metric import AUROC, BALANCED_ACCURACY, TOP1, TOP5, Metric
 from bench.protocol import Score
-from bench.statistics.proportion import wilson_interval
+from bench.statistics.proportion import effective_trials, wilson_interval
 from bench.statistics.ranking import Units, curves, recalls, resample, roc_areas
 
 RANKS = 5
@@ -62,24 +62,29 @@ def ranked_predictions(
     )
 
 
-def top_k_scores(predictions: pd.DataFrame, *, num_classes: int) -> tuple[Score, Score]:
+def top_k_scores(
+    predictions: pd.DataFrame, *, num_classes: int, patients: NDArray[np.str_] | None = None
+) -> tuple[Score, Score]:
     """Top-1 and top-5 accuracy in percent with Wilson 95 % intervals over the test images.
 
-    With fewer than five classes top-5 is not defined: its value is NaN without an interval.
+    Where patients are known the intervals are over patients: images of one patient count for as many independent ones
+    as they are worth (Rao and Scott). With fewer than five classes top-5 is not defined: its value is NaN without an
+    interval.
 
     Args:
         predictions: as :func:`ranked_predictions` returns them.
         num_classes: number of classes K.
+        patients: (n,) patient of each image; without, images count as independent.
     """
-    hits = {
-        rank: int(predictions[f"top{rank}"].eq(predictions["label"]).sum())
-        for rank in range(1, min(RANKS, num_classes) + 1)
-    }
     n = len(predictions)
-    top1 = _accuracy(TOP1, hits[1], n)
+    units = Units.of(n, patients)
+    label = predictions["label"].to_numpy()
+    first = predictions["top1"].to_numpy() == label
+    top1 = _accuracy(TOP1, first, units)
     if num_classes < RANKS:
         return top1, Score(metric=TOP5, value=math.nan, n=n)
-    return top1, _accuracy(TOP5, sum(hits.values()), n)
+    ranked = predictions[[f"top{rank}" for rank in range(1, RANKS + 1)]].to_numpy()  # (n, 5)
+    return top1, _accuracy(TOP5, (ranked == label[:, None]).any(axis=1), units)
 
 
 def undefined_metrics(num_classes: int) -> dict[str, str]:
@@ -89,11 +94,12 @@ def undefined_metrics(num_classes: int) -> dict[str, str]:
     return {TOP5.key: f"top-5 needs at least 5 classes, the dataset has {num_classes}"}
 
 
-def _accuracy(metric: Metric, hits: int, n: int) -> Score:
-    low, high = wilson_interval(hits, n)
-    return Score(
-        metric=metric, value=100 * hits / n, n=n, low=low, high=high, covers="test images", method="Wilson 95%"
-    )
+def _accuracy(metric: Metric, correct: NDArray[np.bool_], units: Units) -> Score:
+    """The share of ``correct`` (n,) with its interval over the units."""
+    n, hits = len(correct), int(correct.sum())
+    trials = n if units.count == n else effective_trials(correct, units.members)
+    low, high = wilson_interval(hits * (trials / n) if hits < n else trials, trials)
+    return Score(metric=metric, value=100 * hits / n, n=n, low=low, high=high, covers=units.covers, method="Wilson 95%")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +137,7 @@ def judge(
     """Scores of a classifier: top-1 and top-5 with Wilson intervals, balanced accuracy and AUROC by the bootstrap.
 
     The AUROC of a class is that of its probability against all other classes. Patients are resampled whole where they
-    are known; Wilson's intervals take images for independent.
+    are known.
 
     Args:
         log_p: (n, C) log-probabilities.
@@ -147,7 +153,7 @@ def judge(
     units = Units.of(len(labels), patients)
     correct = (predictions["top1"] == predictions["label"]).to_numpy()
     balanced = resample(lambda w: recalls(correct, labels, present, w), units, generator=generator)
-    scores = [*top_k_scores(predictions, num_classes=num_classes)]
+    scores = [*top_k_scores(predictions, num_classes=num_classes, patients=patients)]
     scores.append(balanced.score(BALANCED_ACCURACY, n=len(labels), covers=units.covers))
     undefined = undefined_metrics(num_classes)
     if num_classes > AUROC_CLASSES or len(present) < 2:

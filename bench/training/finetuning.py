@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bench.data.dataset import Images, in_memory
+from bench.data.dataset import Images, Subset, in_memory
 from bench.data.pixels import planes, unit
 from bench.data.views import make_view
 from bench.encoders.encoder import Encoder
@@ -165,6 +165,14 @@ def fine_tune(
         loss.backward()  # type: ignore[no-untyped-call]
         for optimizer in optimizers:
             optimizer.step()
+
+
+def validated(tuned: Encoder, validation: Subset, device: str) -> tuple[float, float]:
+    """Top-1 in percent and cross entropy on the validation images of an encoder whose features are logits."""
+    logits = tuned.features(validation.images, device=device)
+    labels = torch.as_tensor(validation.labels)
+    hits = int((logits.argmax(dim=1) == labels).sum())
+    return 100 * hits / len(labels), cross_entropy(logits, labels).item()
 
 
 def batch_rows(n: int, batch_size: int, order: str, generator: torch.Generator) -> Iterator[Tensor]:

@@ -22,6 +22,7 @@ BETWEEN = 0.03
 """Label fractions below take the settings for 1 %, the others those for 10 %."""
 
 Rates = tuple[tuple[float, float], ...]
+Head = Literal["fitted", "fresh", "projector"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,8 @@ class Recipe:
             chooses; empty where the recipe counts steps.
         rates: by label fraction, the pairs of backbone and head learning rate among which the validation split chooses.
         scaling: how the rates follow another batch size.
-        start: ``fitted`` starts from a linear head that was fitted on frozen features, ``fresh`` from a random one,
-            ``projector`` from a random one on the first layer of the projector.
+        starts: heads to start from, among which the validation split chooses: ``fitted`` is linear and was fitted on
+            frozen features, ``fresh`` is random, ``projector`` is random on the first layer of the projector.
         copies: augmented copies of each labelled image for the fit of the head.
         batch_size, optimizer, weight_decay, schedule, warmup, milestones, decay, order, label_smoothing, batch_norm: as
             in :class:`bench.training.finetuning.FineTuning`.
@@ -46,7 +47,7 @@ class Recipe:
     epochs: Mapping[float, tuple[int, ...]] = field(default_factory=dict)
     rates: Mapping[float, Rates]
     scaling: Literal["linear", "sqrt"] = "linear"
-    start: Literal["fitted", "fresh", "projector"] = "fresh"
+    starts: tuple[Head, ...] = ("fresh",)
     copies: int = 0
     batch_size: int
     optimizer: Literal["adamw", "sgd", "nesterov", "lars"] = "sgd"
@@ -75,10 +76,12 @@ BYOL_SWEEP = tuple((rate, rate) for rate in (0.01, 0.02, 0.05, 0.1, 0.005))
 
 RECIPES: dict[str, Recipe] = {
     # For sets of thousands of small images; chosen on validation splits. AdamW, because the rates of SGD that suit a
-    # pre-trained backbone diverge on a random one, and one recipe has to serve both.
+    # pre-trained backbone diverge on a random one, and one recipe has to serve both. So do its two starts: a head that
+    # fits is worth more than any other setting to a pre-trained network, and is in the way of a random one, whose
+    # features are others once batch norm trains.
     "common": Recipe(
         rates=_both(((1e-3, 1e-3), (3e-3, 1e-3))),
-        start="fitted",
+        starts=("fitted", "fresh"),
         copies=10,
         batch_size=64,
         optimizer="adamw",
@@ -143,7 +146,7 @@ RECIPES: dict[str, Recipe] = {
         epochs={ONE: (60,), TEN: (30,)},
         rates=_both(((0.16, 0.16),)),  # 0.005 * sqrt(batch)
         scaling="sqrt",
-        start="projector",
+        starts=("projector",),
         batch_size=1024,
         optimizer="lars",
         schedule="cosine",  # google-research/simclr
@@ -201,10 +204,11 @@ def choose_settings(
         factor = ratio if recipe.scaling == "linear" else ratio**0.5
         if batch_size < changed.batch_size:
             departures.append(f"batches are of {batch_size}, because there are no more labelled images")
-        if factor != 1:
-            departures.append(f"learning rates are {factor:.4g} times the published ones, to suit the batch size")
         if rates != recipe.rates[share]:
             departures.append(f"learning rates are {rates}, published {recipe.rates[share]}")
+            factor = 1.0  # who sets a rate means that rate
+        if factor != 1:
+            departures.append(f"learning rates are {factor:.4g} times the published ones, to suit the batch size")
         if fraction != share:
             departures.append(
                 f"the settings are published for {share:.0%} of the labels, here there are {fraction:.3g}"

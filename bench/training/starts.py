@@ -17,7 +17,7 @@ from bench.data.pixels import planes, unit
 from bench.data.views import make_view
 from bench.encoders.encoder import Encoder
 from bench.training.finetuning import Classifier, Material
-from bench.training.finetuning_recipes import Recipe
+from bench.training.finetuning_recipes import Head, Recipe
 from bench.training.layout import to_channels_last
 from bench.training.linear import Standardizer, fit_linear
 from bench.training.randomness import stream
@@ -30,9 +30,10 @@ HEAD_STD = 0.01
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Where every candidate of the fine-tuning starts.
+    """Where candidates of the fine-tuning start.
 
     Attributes:
+        name: which of the recipe's starts it is.
         backbone: the network below the head; candidates train copies of it.
         standardize: of its features.
         head: linear, on the device.
@@ -40,6 +41,7 @@ class Start:
         departures: from a published recipe.
     """
 
+    name: Head = "fresh"
     backbone: nn.Module
     standardize: Standardizer
     head: nn.Linear
@@ -55,22 +57,23 @@ class Start:
 
 
 def prepare_start(
-    encoder: Encoder, recipe: Recipe, material: Material, validation: Subset, *, num_classes: int, seed: int
+    name: Head, encoder: Encoder, recipe: Recipe, material: Material, validation: Subset, *, num_classes: int, seed: int
 ) -> Start:
-    """The recipe's start; only a fitted one reads the images of ``material`` and ``validation``."""
-    if recipe.start == "fitted":
+    """One of the recipe's starts; only a fitted one reads the images of ``material`` and ``validation``."""
+    if name == "fitted":
         return _fitted(encoder, recipe, material, validation, num_classes=num_classes, seed=seed)
-    layer = first_layer(encoder.projector) if recipe.start == "projector" else None
+    layer = first_layer(encoder.projector) if name == "projector" else None
     backbone, width = encoder.module, encoder.feature_dim
     if layer is not None:
         backbone, width = nn.Sequential(backbone, layer), int(layer[0].out_features)  # type: ignore[arg-type]
-    missing = recipe.start == "projector" and layer is None
+    missing = name == "projector" and layer is None
     device = material.labels.device
     head = nn.Linear(width, num_classes)
     with torch.no_grad():
         head.weight.copy_(HEAD_STD * torch.randn(head.weight.shape, generator=stream("semi_supervised head", seed)))
         head.bias.zero_()
     return Start(
+        name=name,
         backbone=backbone,
         standardize=Standardizer(torch.zeros(width, device=device), torch.ones(width, device=device)),
         head=head.to(device),
@@ -122,7 +125,8 @@ def _fitted(
         head.bias.copy_(candidates.bias[best])
     lr, weight_decay = FIRST_FIT_GRID[best]
     fitted = {"lr": lr, "weight_decay": weight_decay, "validation_top1": accuracies[best]}
-    return Start(backbone=encoder.module, standardize=standardize, head=head, details={"frozen_head": fitted})
+    details = {"frozen_head": fitted}
+    return Start(name="fitted", backbone=encoder.module, standardize=standardize, head=head, details=details)
 
 
 @torch.no_grad()

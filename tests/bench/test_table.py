@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -130,6 +131,14 @@ def test_reasons_name_the_row_and_the_group_once() -> None:
         "B, Linear: stale. Code changed.",
         "B, Linear: not run. Never computed.",
     )
+
+
+def test_a_long_list_of_reasons_is_folded_away_and_a_short_one_is_not() -> None:
+    table = make_table()
+    assert "no fresh value" not in to_html(table)
+    rows = tuple(replace(table.rows[1], title=f"B{index}") for index in range(9))
+    text = to_html(replace(table, rows=rows))
+    assert "<summary>Why cells have no fresh value: 18 reasons</summary>" in text and "B8, Linear: not run." in text
 
 
 def test_header_rows_cover_every_column_exactly_once() -> None:

@@ -54,6 +54,14 @@ def test_the_curve_has_a_row_for_each_budget_and_rises_with_the_labels() -> None
     assert curve(outcome).shape == (3, 3) and means[0] + 10 < means[1] and means[1] + 3 < means[2]
 
 
+def test_validation_images_are_standardized_like_the_labelled_ones() -> None:
+    data = digits()
+    shifted = replace(pixel_encoder(data), mean=(100.0,))  # features far from 0: without it one class takes all
+    protocol = LabelEfficiency(**{**QUICK, "mode": "linear", "budgets": (300,), "head_steps": 100})  # type: ignore[arg-type]
+    (first, _) = protocol.evaluate(shifted, data, seed=0, device="cpu").details["chosen"]
+    assert first["validation_top1"] > 75
+
+
 def test_smaller_budgets_are_among_larger_ones_and_draws_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     data, seen = digits(), []
 

@@ -147,6 +147,8 @@ def test_an_empty_grid_is_refused() -> None:
         ({"optimizer": "adam"}, "'recipe' or 'lbfgs'"),
         ({"mode": "augmented", "optimizer": "lbfgs"}, "set mode to 'cached'"),
         ({"mode": "augmented", "views": 2}, "set mode to 'cached'"),
+        ({"optimizer": "lbfgs", "epochs": 3}, "its grid is l2_range"),
+        ({"optimizer": "lbfgs", "lrs": (0.1,)}, "its grid is l2_range"),
         ({"l2_range": (1.0, 0.1)}, "l2_range ascends"),
     ],
 )
@@ -266,6 +268,20 @@ def test_a_published_recipe_trains_at_its_rate_and_says_what_a_small_set_changes
     assert [row["lr"] for row in details["grid"]] == pytest.approx(expected)
     assert "batch_size 128, all training images, instead of" in details["departures"][-1]
     assert details["departures"][0].startswith("epochs 2 instead of")
+    assert details["departures"][1] == "test images whole instead of the central 224 of 256 pixels"
+    cut = replace(pixel_encoder(data), image_size=(7, 7), module=nn.Flatten(), feature_dim=49)
+    assert len(protocol.evaluate(cut, data, seed=0, device="cpu").details["departures"]) == 2
+
+
+def test_a_published_recipe_on_cached_features_says_that_its_crops_are_missing() -> None:
+    data = digits()
+    details = LinearProbe(recipe="vicreg").evaluate(pixel_encoder(data), data, seed=0, device="cpu").details
+    assert details["departures"] == [
+        "features of the image and 0 views of it, instead of a new crop in every epoch",
+        "test images whole instead of the central 224 of 256 pixels",
+    ]
+    common = LinearProbe(epochs=100).evaluate(pixel_encoder(data), data, seed=0, device="cpu").details
+    assert common["departures"] == []
 
 
 def test_work_counts_every_image_that_passes_the_encoder() -> None:

@@ -79,19 +79,39 @@ def test_a_budget_below_one_image_per_class_is_refused() -> None:
         evaluate(digits(), fraction=0.01)
 
 
-def test_the_validation_split_chooses_among_the_learning_rates() -> None:
+def test_labels_are_drawn_patient_by_patient() -> None:
+    data = digits()
+    patients = np.array([f"p{index // 5}" for index in range(len(data.labels))])
+    data = replace(data, metadata={"patient": patients}, labels=np.arange(len(data.labels)) // 5 % 10, reads=[])
+    labelled = evaluate(data).details["labelled_samples"]
+    assert len(labelled) == 60 and len(set(patients[labelled])) == 20  # one or two of each class's six images
+
+
+def test_the_validation_split_chooses_among_heads_and_learning_rates() -> None:
     data = digits()
     details = evaluate(data, backbone_lrs=(1e-6, 3e-3), head_lrs=(1e-3, 1e-2), steps=40).details
-    assert [(row["backbone_lr"], row["head_lr"]) for row in details["grid"]] == [
-        (1e-6, 1e-3),
-        (1e-6, 1e-2),
-        (3e-3, 1e-3),
-        (3e-3, 1e-2),
+    assert [(row["start"], row["backbone_lr"], row["head_lr"]) for row in details["grid"]] == [
+        ("fitted", 1e-6, 1e-3),
+        ("fitted", 1e-6, 1e-2),
+        ("fitted", 3e-3, 1e-3),
+        ("fitted", 3e-3, 1e-2),
+        ("fresh", 1e-6, 1e-3),
+        ("fresh", 1e-6, 1e-2),
+        ("fresh", 3e-3, 1e-3),
+        ("fresh", 3e-3, 1e-2),
     ]
     best = max(details["grid"], key=lambda row: row["validation_top1"])
     assert details["validation_top1"] == best["validation_top1"]
     assert {"backbone_lr": details["backbone_lr"], "head_lr": details["head_lr"]}.items() <= best.items()
     assert len({row["validation_top1"] for row in details["grid"]}) > 1
+
+
+def test_every_start_is_used_as_named() -> None:
+    """Without a step that moves anything, a fitted head knows the digits and a fresh one guesses."""
+    settings = {"backbone_lrs": (1e-12,), "head_lrs": (1e-12,), "steps": 1}
+    fitted, fresh = (evaluate(digits(), starts=(start,), **settings).details for start in ("fitted", "fresh"))
+    assert fitted["start"] == "fitted" and "frozen_head" in fitted and fitted["validation_top1"] > 50
+    assert fresh["start"] == "fresh" and "frozen_head" not in fresh and fresh["validation_top1"] < 25
 
 
 def test_the_test_split_is_read_last_and_its_labels_change_no_prediction() -> None:
@@ -203,7 +223,7 @@ def test_copies_are_made_batch_by_batch_with_the_features_of_whole_versions(monk
     monkeypatch.setattr(bench.training.starts, "make_view", watched)
     monkeypatch.setattr(bench.training.starts.Standardizer, "fit", fit)
     material = Material(images=train.images, labels=torch.as_tensor(train.labels))
-    prepare_start(encoder, recipe, material, data.split("validation"), num_classes=10, seed=0)
+    prepare_start("fitted", encoder, recipe, material, data.split("validation"), num_classes=10, seed=0)
     assert held == [512, 512, 76] * 2
     pixels = torch.as_tensor(train.images).permute(0, 3, 1, 2).float() / 255
     generator = stream("semi_supervised copies", 0)
@@ -272,7 +292,8 @@ def test_a_published_head_starts_small_on_the_features_as_they_are() -> None:
     data = digits()
     encoder = small_encoder(data)
     material = Material(images=data.images[:50], labels=torch.as_tensor(data.labels[:50]))
-    start = prepare_start(encoder, RECIPES["vicreg"], material, data.split("validation"), num_classes=10, seed=0)
+    validation = data.split("validation")
+    start = prepare_start("fresh", encoder, RECIPES["vicreg"], material, validation, num_classes=10, seed=0)
     assert float(start.head.weight.detach().std()) == pytest.approx(0.01, rel=0.1) and not start.head.bias.any()
     features = torch.randn(3, 32)
     assert torch.equal(start.standardize(features), features)
@@ -286,14 +307,13 @@ def test_simclr_v2_starts_from_the_first_layer_of_the_projector() -> None:
     assert first_layer(mlp((32, 8))) is None and first_layer(None) is None
     encoder = replace(small_encoder(data), projector=projector.eval())
     material = Material(images=data.images[:50], labels=torch.as_tensor(data.labels[:50]))
-    start = prepare_start(encoder, RECIPES["simclr_v2"], material, data.split("validation"), num_classes=10, seed=0)
+    recipe, validation = RECIPES["simclr_v2"], data.split("validation")
+    start = prepare_start("projector", encoder, recipe, material, validation, num_classes=10, seed=0)
     assert start.head.in_features == 24 and start.departures == ()
     pixels = torch.randn(4, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(start.backbone(pixels), layer(encoder.module(pixels)))
-    bare = prepare_start(
-        small_encoder(data), RECIPES["simclr_v2"], material, data.split("validation"), num_classes=10, seed=0
-    )
+    bare = prepare_start("projector", small_encoder(data), recipe, material, validation, num_classes=10, seed=0)
     assert bare.head.in_features == 32 and "no projector with a hidden layer" in bare.departures[0]
 
 
@@ -304,6 +324,8 @@ def test_simclr_v2_starts_from_the_first_layer_of_the_projector() -> None:
         ({"recipe": "vicreg", "steps": 100}, "published ones count epochs"),
         ({"recipe": "vicreg", "copies": 3}, "published ones count epochs"),
         ({"epochs": 3}, "The common recipe counts steps"),
+        ({"starts": ("fited",)}, "starts are of fitted, fresh, projector, got .'fited'."),
+        ({"starts": ()}, "starts are of fitted, fresh, projector"),
         ({"pseudo_weight": 3.0, "pseudo_ramp": (0.6, 0.1)}, "two ascending shares"),
     ],
 )

@@ -87,8 +87,13 @@ def contest_of_classes(
     return contest
 
 
-def findings_request(*, seeds: int = 1, few: bool = False) -> tuple[Plan, pd.DataFrame, Loader]:
-    """A plan of the probe for findings with its rows and predictions: SimCLR ranks best, Hernia is rare."""
+def findings_request(
+    *, seeds: int = 1, few: bool = False, not_learned: tuple[str, ...] = ()
+) -> tuple[Plan, pd.DataFrame, Loader]:
+    """A plan of the probe for findings with its rows and predictions: SimCLR ranks best, Hernia is rare.
+
+    With few labels, the findings ``not_learned`` had training images of one kind only.
+    """
     evaluations = [Evaluation(protocol="multilabel_probe")]
     if few:
         evaluations.append(Evaluation(protocol="multilabel_probe", variant="10%", params={"fraction": 0.1}))
@@ -115,7 +120,8 @@ def findings_request(*, seeds: int = 1, few: bool = False) -> tuple[Plan, pd.Dat
             {"finding": "Effusion", "positive": 100, "negative": 300, "auroc": 80.0 + seed, "auroc_interval": [75, 85]},
             {"finding": "Hernia", "positive": 4, "negative": 396, "auroc": None, "auroc_interval": None},
         ]
-        details = json.dumps({"measured": {"findings": findings}})
+        lost = list(not_learned) if cell.spec.variant else []
+        details = json.dumps({"measured": {"findings": findings}, "not_learned": lost})
         base = common_fields(cell) | {
             "kind": "evaluation", "status": "ok", "identity": cell.identity.digest, "cell": cell.address,
             "protocol": "multilabel_probe", "variant": cell.spec.variant, "eval_data": "mnist5k", "n": IMAGES,

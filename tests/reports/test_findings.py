@@ -35,3 +35,12 @@ def test_seeds_are_averaged_and_a_missing_one_leaves_no_mean() -> None:
 def test_a_suite_without_findings_has_no_table() -> None:
     plan = make_plan(states={})
     assert finding_tables(measured_of(plan, make_rows(plan))) == ()
+
+
+def test_rows_that_say_little_or_nothing_are_named_below_the_table() -> None:
+    plan, rows, _ = findings_request(few=True, not_learned=("Effusion",))
+    table, few = finding_tables(measured_of(plan, rows))
+    assert [note for note in table.notes if "Fewer than 10 test images show Hernia (4)" in note] == list(table.notes)
+    assert table.rows[0].cells[1].state == "measured"
+    assert [cell.state for cell in few.rows[0].cells[1:]] == ["undefined"] * 3
+    assert any(note.startswith("Not learned") and "Effusion" in note for note in few.notes)

@@ -177,7 +177,10 @@ def test_small_multiples_share_one_picture(study: Study) -> None:
     ElementTree.fromstring(svg)
     assert all(f">{entry.title}<" in svg or entry.title == METHODS["simclr"].title for entry in study.entries)
     assert svg == draw_multiples(figures, whole) and "style=" not in svg
-    assert "VICReg: improvement" in whole.summary
+    assert "VICReg: improvement" in whole.summary and "dashed: from scratch." in whole.summary
+    alone = replace(study, scratch=None, entries=tuple(replace(entry, outcome=None) for entry in study.entries))
+    assert whole_figure(alone, figures).summary.endswith("solid: pre-trained.")
+    assert ">100<" in draw(figures[0]) and ">100<" not in svg  # small panels label every other number
 
 
 def test_the_protocol_has_its_own_page_and_no_other_table() -> None:

@@ -61,9 +61,13 @@ def test_no_winner_is_named_where_nothing_is_separated() -> None:
 
 def test_baselines_say_whether_pre_training_is_worth_it() -> None:
     words = answer(verdict(), "worth it at all")
+    assert words.startswith("Yes. Better than the same network without any training (Random init,")
     assert "Worse than the same network trained on all labels of the training images (Supervised," in words
-    assert "Better than the same network without any training (Random init," in words
+    some = answer(verdict(shares=SHARES | {"vicreg": 0.40}), "worth it at all")
+    assert some.startswith("Yes, with SimCLR and BYOL.")
+    assert answer(verdict(shares=SHARES | {"random_init": 0.99}), "worth it at all").startswith("No. Worse than ")
     alike = answer(verdict(shares=dict.fromkeys(SHARES, 0.97)), "worth it at all")
+    assert alike.startswith("These values do not show it.")
     assert alike.count("No self-supervised method can be told apart from") == 2
 
 
@@ -107,7 +111,8 @@ def test_a_tie_says_what_would_separate_it_or_that_nothing_will() -> None:
         for item in contest.comparison.differences
     )
     hopeless = replace(contest, comparison=replace(contest.comparison, differences=tiny))
-    assert any("as good as equal" in item.text for item in advice(hopeless))
+    (words,) = [item.text for item in advice(hopeless) if "SimCLR and BYOL" in item.text]
+    assert "more than 20 times the test images" in words and "equal" not in words
 
 
 def said(contest: Any, *collapsed: str) -> str:
@@ -138,6 +143,12 @@ def test_what_may_make_the_verdict_wrong_is_said(options: dict[str, Any], words:
     assert words in said(contest)
 
 
+def test_a_class_without_training_images_is_said() -> None:
+    train = {**FACTS["splits"]["train"], "counts": [700, 0]}
+    facts = {**FACTS, "splits": {**FACTS["splits"], "train": train}}
+    assert "No training image shows pneumonia: nothing can be learned of it." in said(contest_of_classes(facts=facts))
+
+
 def test_few_training_images_and_collapsed_trainings_are_said() -> None:
     few = {**FACTS, "splits": {**FACTS["splits"], "train": {**FACTS["splits"]["train"], "images": 60}}}
     assert "Only 60 training images" in said(contest_of_classes(facts=few))
@@ -150,8 +161,12 @@ def test_findings_are_explained_and_rare_ones_named() -> None:
     assert "AUROC is the probability that an image with a finding" in answer(found, "rest on")
     assert any("Hernia (4)" in text for text in found.warnings)
     few = answer(found, "How many labels")
-    assert few.startswith("With the labels of 10 % of the training images only, the best method is ")
-    assert "better than the same network without any training" in few
+    assert few.startswith("With the labels of 10 % of the training images only, ")
+    assert " has the highest value, " in few and "best" not in few
+    assert "better than the same network without any training" in few and "guessing" not in few
+    plan, rows, predictions = findings_request(few=True, not_learned=("Hernia",))
+    (found,) = verdicts(measured_of(plan, rows), predictions)
+    assert "1 finding of 2 could not be learned" in answer(found, "How many labels")
 
 
 def test_equal_inputs_give_an_equal_verdict() -> None:

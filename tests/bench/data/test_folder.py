@@ -217,7 +217,7 @@ def test_splits_without_training_images_are_an_error(tmp_path: Path) -> None:
 
 def test_a_class_with_too_few_images_for_three_splits_is_an_error(tmp_path: Path) -> None:
     write_class_folders(tmp_path, per_class=2)
-    with pytest.raises(DataError, match=r"No training image is left of class 0.* at least 3 images"):
+    with pytest.raises(DataError, match=r"The class 'cat' has 2 images to be split \(.*cat\), at least 3 are needed"):
         folder(tmp_path)
 
 

@@ -102,6 +102,17 @@ def test_findings_know_uncertain_and_unknown(tmp_path: Path) -> None:
     assert dataset.labels[:4].tolist() == expected
 
 
+def test_numbers_of_classes_may_be_floating_point_but_not_between_two(tmp_path: Path) -> None:
+    labels = np.arange(30) % 2 + 0.0
+    labels[3] = np.nan
+    write(tmp_path / "a.h5", images=numbered(4, 4), labels=labels)
+    dataset = hdf5(tmp_path, path="a.h5")
+    assert dataset.class_names == ("0", "1") and dataset.splits["unlabelled"].tolist() == [3]
+    write(tmp_path / "b.h5", images=numbered(4, 4), labels=np.nan_to_num(labels) + 0.5)
+    with pytest.raises(DataError, match=r"b\.h5: a label is 0\.5, which is no whole number of a class"):
+        hdf5(tmp_path, path="b.h5")
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match=r"0 HDF5 files .*: none\. Name the one that is meant"):
         hdf5(tmp_path)

@@ -184,7 +184,7 @@ def test_a_refusal_names_the_first_offenders_the_counts_and_the_repair() -> None
     with pytest.raises(DataError) as error:
         refuse_leakage(dataset(images, patient=patients), repair="Do this.", files=files)
     assert str(error.value) == (
-        "Own: in more than one split there are 1 patient (patient p5 in train (1) and validation (1)) and 4 images "
+        "Own: in more than one split: 1 patient (patient p5 in train (1) and validation (1)) and 4 images "
         "(0.png (train) = 14.png (test); 1.png (train) = 15.png (test); 2.png (train) = 16.png (test); and 1 more). "
         "Do this."
     )

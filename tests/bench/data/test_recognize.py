@@ -100,7 +100,8 @@ def test_every_key_that_is_recognized_is_registered_with_its_parameters() -> Non
     ("files", "message"),
     [
         ([], "it holds nothing. Known layouts: class folders"),
-        (["a.png", "b.png", "notes.txt"], r"it holds 2 images and notes.txt. Known layouts"),
+        (["a.png", "b.png", "notes.txt"], r"it holds 2 images and notes.txt. Nothing says the classes"),
+        (["cat/a.png", "cat/b.png"], r"it holds cat/. Nothing says the classes of these images: two or more are nee"),
         (["images/a.png", "metadata.csv"], r"images/, metadata.csv. If metadata.csv has the labels, give it with --la"),
         (["one.h5", "two.h5"], r"Give --data one of these files: one.h5, two.h5\."),
     ],

@@ -49,7 +49,7 @@ def test_identical_images_across_splits_are_refused_each_time_until_they_are_all
         with pytest.raises(DataError) as error:
             load(root, cache)
         message = str(error.value)
-        assert f"pets: in more than one split there are 1 image ({COPY[0]} (train) = {COPY[1]} (test))" in message
+        assert f"pets: in more than one split: 1 image ({COPY[0]} (train) = {COPY[1]} (test))" in message
         assert f"jointbench data doctor {root}" in message and "--data-param allow_leakage=true" in message
         assert "use_splits" not in message  # class folders have no such parameter
         with pytest.raises(DataError, match="in more than one split"):

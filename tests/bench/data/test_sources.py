@@ -12,7 +12,7 @@ import pytest
 
 from bench.data import sources
 from bench.data.sources import DataSource
-from bench.errors import DataError, UnknownNameError
+from bench.errors import DataError, SpecError, UnknownNameError
 from bench.registry import Registry, discover
 from bench.spec import DataSpec
 
@@ -263,6 +263,17 @@ def test_a_dataset_of_the_users_needs_a_folder(datasets: Registry, tmp_path: Pat
     for ask in (source.load, source.fingerprint):
         with pytest.raises(DataError, match=message):
             ask(DataSpec(key="cifar10"))
+
+
+def test_no_parameter_may_be_an_absolute_path(datasets: Registry, tmp_path: Path) -> None:
+    write_class_folders(tmp_path / "here")
+    write_class_folders(tmp_path / "elsewhere")
+    source = DataSource(datasets, root=tmp_path / "here", cache=tmp_path / "cache")
+    spec = DataSpec(key="folder", params={"path": str(tmp_path / "elsewhere")})
+    for work in (source.load, source.fingerprint, source.unchecked):
+        with pytest.raises(SpecError, match=r"parameter 'path': .*elsewhere is an absolute path; one relative"):
+            work(spec)
+    assert len(source.load(DataSpec(key="folder", params={"path": "../elsewhere"})).labels)
 
 
 def test_a_root_that_does_not_exist_is_an_error(datasets: Registry, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bench.data.dataset import UNCERTAIN, UNKNOWN, ImageDataset
+from bench.data.leakage import find_leakage
 from bench.data.sources import DataSource
 from bench.data.table import find_files, offers, table
 from bench.errors import DataError
@@ -144,6 +145,22 @@ def test_a_patient_in_two_given_splits_is_refused_unless_allowed(tmp_path: Path)
     anew = table(tmp_path, image_size=6, use_splits=False)
     sides = [set(anew.split(name).metadata["patient"].tolist()) for name in ("train", "validation", "test")]
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+
+
+def test_studies_stay_on_one_side_where_no_patient_is_known(tmp_path: Path) -> None:
+    lines = (f"{n}.png,{'xy'[n // 3 % 2] if n < 20 else ''},{'p' if n < 3 else ''},s{n // 3}" for n in range(24))
+    write_set(tmp_path, rows("file,label,patient,study", *lines), images=24)
+    dataset = table(tmp_path, image_size=6, test=0.3)
+    assert not find_leakage(dataset, near=False)
+    sides = {split: {n // 3 for n in shown(dataset, split)} for split in ("train", "validation", "test")}
+    assert sorted(study for side in sides.values() for study in side) == list(range(7))
+    # 20 has no label: it goes with its study 6, or is left out where that is evaluated
+    assert set(shown(dataset, "unlabelled")) >= {21, 22, 23}
+    assert (20 in shown(dataset, "unlabelled")) == (6 in sides["train"])
+    few = (f"{n}.png,{'xy'[n // 6]},s{n // 6}" for n in range(12))
+    write_set(tmp_path, rows("file,label,study", *few))
+    with pytest.raises(DataError, match=r"the class 'x' has 1 studies to be split, at least 3"):
+        table(tmp_path)
 
 
 def test_files_are_found_below_other_leading_folders_and_by_unique_names(tmp_path: Path) -> None:

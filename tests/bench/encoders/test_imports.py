@@ -268,7 +268,7 @@ def test_a_truncated_file_and_a_missing_one_are_refused(source: nn.Module, tmp_p
     file = tmp_path / "w.pth"
     torch.save(source.state_dict(), file)
     file.write_bytes(file.read_bytes()[:100_000])
-    with pytest.raises(CheckpointError, match=r"neither safetensors nor|damaged"):
+    with pytest.raises(CheckpointError, match=r"truncated|damaged"):
         import_encoder(file, backbones)
     with pytest.raises(CheckpointError, match="cannot be read"):
         import_encoder(tmp_path / "absent.pth", backbones)

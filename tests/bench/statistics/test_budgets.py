@@ -26,3 +26,8 @@ def test_the_default_budgets_run_from_one_per_class_to_all(
     classes: int, available: int, expected: tuple[int, ...]
 ) -> None:
     assert default_budgets(classes, available) == expected
+
+
+def test_a_number_of_points_spreads_that_many_budgets_in_equal_factors() -> None:
+    assert default_budgets(2, 2000, points=4) == (2, 20, 200, 2000)
+    assert default_budgets(2, 2000, points=2) == (2, 2000)

@@ -111,9 +111,25 @@ def test_intervals_are_over_patients_where_they_are_known() -> None:
     labels = np.repeat(np.arange(40) % 2, 6)
     patients = np.repeat([f"p{index}" for index in range(40)], 6)
     by_patient, by_image = judged(2, labels, patients=patients), judged(2, labels)
-    assert [score.covers for score in by_patient.scores[2:]] == ["patients"] * 2
-    assert [score.value for score in by_patient.scores[2:]] == [score.value for score in by_image.scores[2:]]
+    assert [score.covers for score in by_patient.scores if score.low is not None] == ["patients"] * 3
+    assert [score.value for score in by_patient.scores if score.low is not None] == [
+        score.value for score in by_image.scores if score.low is not None
+    ]
     assert by_patient.scores[2].low != by_image.scores[2].low
+
+
+def test_accuracies_of_patients_with_many_alike_images_have_wide_intervals() -> None:
+    patients = np.repeat([f"p{index}" for index in range(20)], 10)
+    labels = np.repeat(np.arange(20) % 7, 10)
+    scores = torch.randn(20, 7, generator=torch.Generator().manual_seed(1)).repeat_interleave(10, dim=0)
+    frame = ranked_predictions(scores, labels, np.arange(200))
+    once = ranked_predictions(scores[::10], labels[::10], np.arange(20))
+    found = top_k_scores(frame, num_classes=7, patients=patients)
+    for score, plain in zip(found, top_k_scores(once, num_classes=7), strict=True):
+        assert score.value == pytest.approx(plain.value) and 0 < score.value < 100
+        low, high = wilson_interval(score.value / 100 * 19, 19)  # 20 patients, one lost to the mean
+        assert (score.low, score.high) == pytest.approx((low, high))
+        assert (score.n, score.covers, score.method) == (200, "patients", "Wilson 95%")
 
 
 def test_a_class_without_test_images_is_left_out_and_named() -> None:

@@ -100,6 +100,25 @@ def test_images_of_one_patient_count_once() -> None:
     assert naive.high - naive.low < 0.6 * (pair.high - pair.low)  # type: ignore[operator]
 
 
+def test_the_variance_over_few_patients_is_that_of_the_mean_of_their_differences() -> None:
+    a, b = np.array([1, 1, 1, 1, 0, 1, 1, 1]) > 0, np.array([0, 0, 1, 0, 1, 1, 1, 0]) > 0
+    patients = np.repeat(["p0", "p1", "p2", "p3"], 2)
+    found = compare([[Accuracy(a)], [Accuracy(b)]], images=8, clusters=patients, generator=rng(), resamples=20_000)
+    of_patients = 100 * (a.astype(float) - b).reshape(4, 2).mean(axis=1)
+    assert found.differences[0].image_variance == pytest.approx(of_patients.var(ddof=1) / 4, rel=0.04)
+
+
+def test_two_seeds_are_enough_for_their_spread_to_count() -> None:
+    ones = np.arange(40) < 30
+    methods: list[list[Statistic]] = [
+        [Accuracy(ones), Accuracy(np.arange(40) < 34)],
+        [Accuracy(np.arange(40) < 20)],
+    ]
+    pair = compare(methods, images=40, generator=rng()).differences[0]
+    assert pair.seed_variance == pytest.approx(np.var([75.0, 85.0], ddof=1) / 2)
+    assert pair.test == "paired bootstrap"
+
+
 def test_an_image_without_a_patient_stands_for_itself() -> None:
     methods = accuracies("11110000", "10101010")
     assert compare(methods, images=8, clusters=["a", "a", "", "", "", "", "b", "b"], generator=rng()).clusters == 6

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from bench.statistics.proportion import wilson_interval
+from bench.statistics.proportion import effective_trials, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,33 @@ def test_impossible_counts_are_refused(successes: int, n: int) -> None:
 def test_an_impossible_level_is_refused() -> None:
     with pytest.raises(ValueError, match=r"got 95"):
         wilson_interval(1, 2, level=95)
+
+
+def test_trials_that_agree_within_their_cluster_count_for_little_more_than_one() -> None:
+    # 3 clusters of 4, shares 1, 1, 0 around 2/3: variance 3/2 · (2 (4/3)² + (8/3)²) / 144 = 1/9, and 2/9 / (1/9) = 2
+    success = np.repeat([True, True, False], 4)
+    assert effective_trials(success, np.repeat([0, 1, 2], 4)) == pytest.approx(2.0, rel=1e-12)
+
+
+def test_clusters_of_one_cost_only_the_correction_for_few_and_there_are_never_more_than_all() -> None:
+    success = np.arange(40) % 4 > 0
+    assert effective_trials(success, np.arange(40)) == pytest.approx(39.0, rel=1e-12)
+    assert effective_trials(success, np.arange(40) // 4) == 40.0  # every cluster has the same share
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_where_all_trials_agree_each_cluster_counts_once(value: bool) -> None:
+    assert effective_trials(np.full(12, value), np.repeat([0, 1, 2], 4)) == 3.0
+
+
+def test_an_interval_over_clusters_covers_the_truth_where_that_over_trials_does_not() -> None:
+    generator, truth, repeats = np.random.default_rng(0), 0.7, 600
+    members = np.repeat(np.arange(50), 5)
+    covered = np.zeros(2)
+    for _ in range(repeats):
+        success = generator.random(250) < generator.beta(truth, 1 - truth, 50)[members]
+        for index, trials in enumerate((250.0, effective_trials(success, members))):
+            low, high = wilson_interval(success.mean() * trials, trials)
+            covered[index] += low <= 100 * truth <= high
+    assert covered[0] / repeats < 0.85
+    assert 0.92 < covered[1] / repeats < 0.98

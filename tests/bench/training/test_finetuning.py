@@ -172,3 +172,16 @@ def test_a_step_follows_the_labelled_loss_and_the_weighted_one_of_the_unlabelled
     pseudo = PseudoLabels(weight=weight, ramp=(0.0, 0.0), batch_size=3) if weight else None
     fine_tune(classifier, encoder, material, settings, seed=0, pseudo=pseudo)
     torch.testing.assert_close(classifier.head.weight.detach(), (w - 0.5 * gradient).detach())
+
+
+def test_rates_that_a_user_sets_are_applied_as_they_are() -> None:
+    from bench.training.finetuning_recipes import RECIPES, choose_settings
+
+    def chosen(**changes: object) -> list[tuple[float, float]]:
+        found = choose_settings(
+            RECIPES["vicreg"], fraction=0.01, labelled=32, steps=1, epochs=0, changes={"head_lrs": None, **changes}
+        )
+        return [(trial.backbone_lr, trial.head_lr) for trial in found.trials]
+
+    assert chosen() == [(0.03 * 32 / 256, 0.08 * 32 / 256)]  # a batch of 32 instead of 256
+    assert chosen(backbone_lrs=(0.5,)) == [(0.5, 0.08)]
