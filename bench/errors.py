@@ -98,5 +98,6 @@ def describe(error: ValidationError) -> str:
     parts = []
     for item in error.errors(include_url=False):
         where = ".".join(str(step) for step in item["loc"]) or "the whole"
-        parts.append(f"{where}: {item['msg']} (got {item['input']!r})"[:300])
+        message = item["msg"].removeprefix("Value error, ")  # pydantic's words for a check of ours
+        parts.append(f"{where}: {message} (got {item['input']!r})"[:300])
     return "; ".join(parts) + "."

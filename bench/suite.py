@@ -309,14 +309,17 @@ def _run_spec(
 
 def suite_data(suite: Suite, catalog: Catalog, given: DataSpec | None) -> DataSpec:
     """What the suite pre-trains on: its own data, or what was given instead, with every default."""
-    return complete_data(_replaced(suite.data, given), catalog)
+    return complete_data(_replaced(suite.data, given, catalog), catalog)
 
 
-def _replaced(own: DataSpec, given: DataSpec | None) -> DataSpec:
-    """The suite's dataset, or the one given instead; a given one of the same key keeps the suite's parameters."""
+def _replaced(own: DataSpec, given: DataSpec | None, catalog: Catalog) -> DataSpec:
+    """The suite's dataset, or the one given instead, which keeps those of the suite's parameters that it knows, such as
+    ``image_size``."""
     if given is None:
         return own
-    return given if given.key != own.key else DataSpec(key=own.key, params={**own.params, **given.params})
+    known = catalog.datasets[given.key].parameters
+    kept = {name: value for name, value in own.params.items() if name in known}
+    return DataSpec(key=given.key, params={**kept, **given.params})
 
 
 def complete_data(data: DataSpec, catalog: Catalog) -> DataSpec:

@@ -174,7 +174,7 @@ def _worth_it(better: Sequence[str], worse: Sequence[str], *, of: int) -> str:
     """The short answer, from the comparison with the untrained network alone."""
     if better:
         return "Yes." if len(better) == of else f"Yes, with {listed(better)}."
-    return "No." if len(worse) < of else "These values do not show it."
+    return "No." if len(worse) == of else "These values do not show it."
 
 
 def _undecided(what: str, alike: Sequence[tuple[str, Difference]]) -> str:

@@ -19,6 +19,7 @@ from bench.card import Capability
 from bench.data.dataset import SPLITS, UNLABELLED, ImageDataset, Images, select
 from bench.data.folder import SPLIT_NAMES
 from bench.data.label_table import METADATA, LabelTable
+from bench.data.leakage import number_of
 from bench.data.splits import grouped_splits, stratified_splits, train_and_validation
 from bench.errors import DataError
 
@@ -89,7 +90,8 @@ def _refuse_shared(file: Path, patients: Words, split: Words) -> None:
     if shared:
         listing = ", ".join(f"{name} ({', '.join(s for s in SPLITS if s in sides[name])})" for name in shared[:5])
         raise DataError(
-            f"{file}: {len(shared)} patients have images in more than one split: {listing}{' …' if shared[5:] else ''}."
+            f"{file}: {number_of(len(shared), 'patient')} with images in more than one split: "
+            f"{listing}{' …' if shared[5:] else ''}."
             " --data-param use_splits=false splits by patient anew, allow_leakage=true measures on this split "
             "nevertheless; `jointbench data doctor` tells more."
         )

@@ -13,6 +13,7 @@ from bench.errors import DataError
 T = TypeVar("T", bound=Callable[..., Any])
 Lister = Callable[[Path, Mapping[str, Any]], Iterable[Path]]
 Offers = Callable[[Path, Mapping[str, Any]], Collection[Capability]]
+Own = Callable[[Path, Mapping[str, Any]], bool]
 
 
 def every_file(root: Path, params: Mapping[str, Any]) -> Iterable[Path]:
@@ -29,20 +30,28 @@ class Dependencies:
         files: from the root folder and the loader's parameters to the files that it reads.
         offers: from the same to what the images offer to protocols, for a loader of which that depends on the files;
             otherwise the card says it.
+        own: from the same to whether the images are a set of the user's own, which is refused where its splits share
+            images or patients, and not a published one; for a loader that reads both. Otherwise the card says it.
     """
 
     packages: tuple[str, ...] = ()
     files: Lister = every_file
     offers: Offers | None = None
+    own: Own | None = None
 
 
 def depends_on(
-    *, packages: tuple[str, ...] = (), files: Lister = every_file, offers: Offers | None = None
+    *,
+    packages: tuple[str, ...] = (),
+    files: Lister = every_file,
+    offers: Offers | None = None,
+    own: Own | None = None,
 ) -> Callable[[T], T]:
     """Declare what a loader's result depends on, below ``@register_dataset``."""
 
     def mark(loader: T) -> T:
-        loader.dependencies = Dependencies(packages=packages, files=files, offers=offers)  # type: ignore[attr-defined]
+        declared = Dependencies(packages=packages, files=files, offers=offers, own=own)
+        loader.dependencies = declared  # type: ignore[attr-defined]
         return loader
 
     return mark

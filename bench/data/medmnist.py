@@ -46,6 +46,16 @@ def find_files(root: Path, params: Mapping[str, Any]) -> Iterable[Path]:
     return found
 
 
+def own(root: Path, params: Mapping[str, Any]) -> bool:
+    """Whether the archive is one of the user's own, by its file name."""
+    (file,) = find_files(root, params)
+    return _published_key(file) not in PUBLISHED
+
+
+def _published_key(file: Path) -> str:
+    return file.stem.split("_")[0].lower()
+
+
 def _is_archive(file: Path) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
@@ -143,18 +153,19 @@ def _class_names(file: Path, labels: list[NDArray[np.int64]], known: tuple[str, 
         capabilities=("labels", "multilabel"),
     ),
 )
-@depends_on(files=find_files, offers=offers)
-def medmnist(root: Path, *, name: str = "", path: str = "") -> ImageDataset:
+@depends_on(files=find_files, offers=offers, own=own)
+def medmnist(root: Path, *, name: str = "", path: str = "", allow_leakage: bool = False) -> ImageDataset:
     """Load one archive.
 
     Args:
         root: the folder of data.
         name: what addresses and tables call these images; empty takes the published name of the archive.
         path: the archive, relative to ``root``; empty takes the only one below it.
+        allow_leakage: take an archive of one's own as it is where its splits share images; published ones always are.
     """
     (file,) = find_files(root, {"path": path})
     arrays = _read(file, MEMBERS)
-    title, known = PUBLISHED.get(file.stem.split("_")[0].lower(), (file.stem, ()))
+    title, known = PUBLISHED.get(_published_key(file), (file.stem, ()))
     labels = _labels(file, arrays, known)
     parts = [_images(file, arrays[f"{part}_images"], f"{part}_images") for part in PARTS.values()]
     if len({(images.shape[1:], images.dtype) for images in parts}) > 1:

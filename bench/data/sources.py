@@ -138,8 +138,13 @@ class DataSource:
         entry = self.datasets[spec.key]
         params = _params(entry, spec)
 
+        asked = _dependencies(entry).own
+        own = entry.card.checked  # type: ignore[union-attr]
+        if asked is not None:
+            own = _guarded(entry, lambda: asked(self._root_for(entry), params))
+
         def admit(dataset: ImageDataset) -> None:
-            if entry.card.checked and not params.get("allow_leakage"):  # type: ignore[union-attr]
+            if own and not params.get("allow_leakage"):
                 refuse_leakage(dataset, repair=_repair(self.root, params), files=file_names(loaded.images))
 
         return admit
@@ -257,10 +262,10 @@ def _params(entry: Entry, spec: DataSpec) -> dict[str, Any]:
 
 
 def _repair(root: Path | None, params: Mapping[str, Any]) -> str:
-    anew = ", or split patients anew with --data-param use_splits=false" if params.get("use_splits") else ""
+    anew = ", or let the splits be made anew with --data-param use_splits=false" if params.get("use_splits") else ""
     return (
-        f"Remove the copies{anew}; `jointbench data doctor {root}` lists them. --data-param allow_leakage=true "
-        "measures on these splits nevertheless."
+        f"Keep each image and each patient in one split{anew}; `jointbench data doctor {root}` lists them all. "
+        "--data-param allow_leakage=true measures on these splits nevertheless."
     )
 
 

@@ -185,7 +185,8 @@ def resample(
 ) -> Resampled:
     """Values and percentile intervals of a statistic with several parts, and of the mean of the defined parts.
 
-    Resamples that leave a part undefined do not count for it, nor for the mean.
+    A resample that leaves a part undefined, such as a rare finding without a patient who has it, does not count for that
+    part; the mean is over the other parts there.
 
     Args:
         statistic: from weights (R, n) to values (F, R), NaN where undefined.
@@ -207,13 +208,22 @@ def resample(
         counts = generator.multinomial(units.count, shares, size=min(block, resamples - start))
         drawn.append(statistic(counts[:, units.members].astype(np.float64)))
     every = np.concatenate(drawn, axis=1)  # (F, resamples)
-    means = every[defined].mean(axis=0) if defined.any() else np.full(resamples, np.nan)
+    means = mean_of_defined(every[defined])
     return Resampled(
         values=values,
         intervals=tuple(_percentiles(part, value, level) for part, value in zip(every, values, strict=True)),
         mean=float(values[defined].mean()) if defined.any() else float("nan"),
         mean_interval=_percentiles(means, float(values[defined].mean()) if defined.any() else float("nan"), level),
     )
+
+
+def mean_of_defined(parts: Reals) -> Reals:
+    """Mean of (F, R) over the parts that are not NaN, for each of R resamples; NaN where none is left."""
+    defined = np.isfinite(parts)
+    count = defined.sum(axis=0)
+    mean: Reals = np.full(parts.shape[1], np.nan)
+    np.divide(np.where(defined, parts, 0.0).sum(axis=0), count, out=mean, where=count > 0)
+    return mean
 
 
 def _percentiles(values: Reals, value: float, level: float) -> Interval:

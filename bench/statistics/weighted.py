@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.statistics.ranking import Reals, curves, recalls, roc_areas
+from bench.statistics.ranking import Reals, curves, mean_of_defined, recalls, roc_areas
 
 Statistic = Callable[[Reals], Reals]
 """A metric of fixed predictions: weights (r, n) of the images, one line a resample, to values (r,); NaN where a
@@ -34,7 +34,7 @@ class BalancedAccuracy:
     labels: NDArray[np.int64]
 
     def __call__(self, weights: Reals) -> Reals:
-        return _mean_of_defined(recalls(self.correct, self.labels, np.unique(self.labels), weights))
+        return mean_of_defined(recalls(self.correct, self.labels, np.unique(self.labels), weights))
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,4 @@ class Auroc:
     labels: NDArray[np.int64]
 
     def __call__(self, weights: Reals) -> Reals:
-        both = ((self.labels == 0).any(axis=0)) & ((self.labels == 1).any(axis=0))
-        return _mean_of_defined(curves(roc_areas, self.scores[:, both], self.labels[:, both], weights))
-
-
-def _mean_of_defined(parts: Reals) -> Reals:
-    """Mean of (K, r) over K; a resample without a rare class or finding is averaged over the others, as for every
-    method."""
-    defined = np.isfinite(parts)
-    count = defined.sum(axis=0)
-    mean: Reals = np.full(parts.shape[1], np.nan)
-    np.divide(np.where(defined, parts, 0.0).sum(axis=0), count, out=mean, where=count > 0)
-    return mean
+        return mean_of_defined(curves(roc_areas, self.scores, self.labels, weights))

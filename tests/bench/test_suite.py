@@ -96,6 +96,14 @@ def test_another_dataset_replaces_the_suites(tmp_path: Path) -> None:
     assert spec.data.key == spec.pretrain.data.key == "mnist5k"
 
 
+def test_a_given_dataset_keeps_those_of_the_suites_parameters_that_it_knows(tmp_path: Path) -> None:
+    suite = load_suite(write(tmp_path, data={"key": "folder", "params": {"image_size": 48, "path": "here"}}))
+    given = DataSpec(key="table", params={"path": "there"})
+    params = expand(suite, discover(), data=given)[0].data.params
+    assert params["image_size"] == 48 and params["path"] == "there" and "labels" in params
+    assert expand(suite, discover(), data=DataSpec(key="mnist5k"))[0].data.params == {}
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -78,8 +78,12 @@ def test_published_sets_are_taken_as_they_are(tmp_path: Path) -> None:
         arrays[f"{part}_images"] = pictures(30)[start : start + 10]
         arrays[f"{part}_labels"] = np.arange(10)[:, None] % 2
     arrays["test_images"][0] = arrays["train_images"][0]
-    np.savez(tmp_path / "some.npz", **arrays)
+    np.savez(tmp_path / "pneumoniamnist.npz", **arrays)
     assert find_leakage(load(tmp_path, tmp_path / "cache", "medmnist")).duplicates
+    (tmp_path / "pneumoniamnist.npz").rename(tmp_path / "mine.npz")
+    with pytest.raises(DataError, match="in more than one split"):
+        load(tmp_path, tmp_path / "cache", "medmnist")
+    assert find_leakage(load(tmp_path, tmp_path / "cache", "medmnist", allow_leakage=True)).duplicates
 
 
 def write_csv(file: Path, rows: list[Mapping[str, str]]) -> None:

@@ -138,7 +138,7 @@ def test_a_missing_validation_split_is_taken_from_the_training_patients(tmp_path
 
 def test_a_patient_in_two_given_splits_is_refused_unless_allowed(tmp_path: Path) -> None:
     write_set(tmp_path, with_splits(*GIVEN, patients="abcdefghaklm"))
-    message = r"1 patients have images in more than one split: a \(train, test\)\. .*use_splits"
+    message = r"1 patient with images in more than one split: a \(train, test\)\. .*use_splits"
     with pytest.raises(DataError, match=message):
         table(tmp_path)
     assert shown(table(tmp_path, image_size=6, allow_leakage=True), "test") == [8, 9, 10, 11]
@@ -274,5 +274,5 @@ def test_the_leak_in_the_real_splits_is_named(data_root: Path, tmp_path: Path) -
         pytest.skip(f"{data_root} has no nih-cxr-1000 folder")
     text = (data_root / "nih-cxr-1000" / "metadata.csv").read_text().replace("repo_split", "split", 1)
     (tmp_path / "metadata.csv").write_text(text)
-    with pytest.raises(DataError, match=r"\d+ patients have images in more than one split"):
+    with pytest.raises(DataError, match=r"\d+ patients with images in more than one split"):
         table(data_root, path="nih-cxr-1000", labels=str(tmp_path / "metadata.csv"))

@@ -115,13 +115,35 @@ def test_parts_without_a_value_are_left_out_of_the_mean_and_blocks_change_nothin
     assert score.method == "bootstrap 95%"
 
 
-def test_a_mean_that_too_few_resamples_define_has_no_interval() -> None:
+def test_a_resample_without_a_rare_part_is_averaged_over_the_others() -> None:
     labels = np.zeros((30, 3), dtype=np.int64)
     labels[27, 0] = labels[28, 1] = labels[29, 2] = 1  # each in 63 % of the resamples, all three in about 25 %
     scores = np.tile(np.arange(30.0)[:, None], 3)
-    found = resample(lambda w: curves(roc_areas, scores, labels, w), Units.of(30), generator=np.random.default_rng(0))
-    assert all(interval.low is not None for interval in found.intervals)
-    assert not math.isnan(found.mean) and found.mean_interval.low is found.mean_interval.high is None
+    drawn: list[Reals] = []
+
+    def areas(weights: Reals) -> Reals:
+        drawn.append(curves(roc_areas, scores, labels, weights))
+        return drawn[-1]
+
+    found = resample(areas, Units.of(30), generator=np.random.default_rng(0))
+    kept = [
+        column[~np.isnan(column)].mean() for column in np.concatenate(drawn[1:], axis=1).T if not np.isnan(column).all()
+    ]
+    assert len(kept) < ranking.RESAMPLES  # some have none of the three
+    low, high = np.quantile(kept, [0.025, 0.975])
+    assert (found.mean_interval.low, found.mean_interval.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_a_mean_that_too_few_resamples_define_has_no_interval() -> None:
+    values = np.array([[1.0], [2.0]])
+
+    def rarely(weights: Reals) -> Reals:
+        """Defined for all images alike, and where the first one was drawn exactly three times."""
+        wanted = (weights == 1).all(axis=1) | (weights[:, 0] == 3)
+        return np.where(wanted, values, np.nan)
+
+    found = resample(rarely, Units.of(30), generator=np.random.default_rng(0))
+    assert found.mean == 1.5 and found.mean_interval.low is found.mean_interval.high is None
     score = found.score(AUROC, n=30, covers="test images")
     assert (score.low, score.high, score.covers, score.method) == (None, None, "", "")
 
