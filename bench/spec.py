@@ -131,7 +131,9 @@ class TrainingSpec(Frozen):
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
         if self.warmup_epochs >= self.epochs:
-            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be smaller than epochs ({self.epochs}). Lower it too")
+            raise ValueError(
+                f"warmup_epochs ({self.warmup_epochs}) must be smaller than epochs ({self.epochs}). Lower it too"
+            )
         return self
 
     @model_validator(mode="after")

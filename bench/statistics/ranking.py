@@ -185,8 +185,8 @@ def resample(
 ) -> Resampled:
     """Values and percentile intervals of a statistic with several parts, and of the mean of the defined parts.
 
-    A resample that leaves a part undefined, such as a rare finding without a patient who has it, does not count for that
-    part; the mean is over the other parts there.
+    A resample that leaves a part undefined, such as a rare finding without a patient who has it, does not count for
+    that part; the mean is over the other parts there.
 
     Args:
         statistic: from weights (R, n) to values (F, R), NaN where undefined.

@@ -359,6 +359,7 @@ def test_an_empty_store_gives_a_report_that_says_so(tmp_path: Path) -> None:
     text = index.read_text(encoding="utf-8")
     assert '<span class="number">20</span>' in text
     assert text.count("Never computed") >= 20
+    assert "No methods can be compared in words yet" in text
 
 
 def _names() -> list[str]:
