@@ -13,6 +13,10 @@ from bench.statistics.paired import needed
 from reports.contest import POINTS, Contest, value_words
 from reports.words import counted, listed
 
+WITHOUT_PATIENTS = frozenset(
+    {"digits", "mnist5k", "fashion_mnist", "cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "tiny_imagenet"}
+)
+"""Datasets of things and characters: nobody misses their patients."""
 FEW_POSITIVES, FEW_IMAGES, FEW_PATIENTS, FEW_TRAINING, ENOUGH_SEEDS = 10, 100, 30, 200, 3
 HOPELESS = 20.0
 """A test split that had to grow more than so many times is no advice."""
@@ -102,6 +106,8 @@ def _about_patients(contest: Contest) -> Iterable[str]:
             "recognize the patient in place of the disease, and all values are too high."
         )
     if contest.patients is None or not (contest.patients != "").any():
+        if contest.facts.get("dataset") in WITHOUT_PATIENTS:
+            return
         yield (
             "Patients are unknown. If several images come from one patient, some may lie in the training and in the "
             "test images: the values would be too high and the intervals too narrow. A table of labels with a column "

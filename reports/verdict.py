@@ -13,7 +13,7 @@ from reports.contest import POINTS, Contest, Entrant, Loader, contest_of, contes
 from reports.diagnostics import collapse_flags
 from reports.findings import not_learned
 from reports.forest import forest
-from reports.label_efficiency import Worth
+from reports.label_efficiency import VERDICTS, Worth
 from reports.label_efficiency import worth as label_worth
 from reports.measured import Measured
 from reports.results import Result
@@ -21,6 +21,7 @@ from reports.words import counted, listed
 
 P_VALUE = Metric(key="p", title="p, corrected", higher_is_better=None, decimals=3)
 
+OPEN = VERDICTS["cannot be told"]
 CALLED = {TOP1.key: "accuracy", BALANCED_ACCURACY.key: "balanced accuracy", AUROC.key: "AUROC"}
 EXPLAINED = {
     TOP1.key: "Accuracy is the share of test images whose class is named correctly.",
@@ -65,7 +66,7 @@ class Verdict:
 def verdicts(measured: Measured, predictions: Loader) -> tuple[Verdict, ...]:
     """One verdict for each set of test images; none where nothing with stored predictions was measured."""
     found = contests(measured, predictions)
-    worth = tuple(_worth_words(item) for item in label_worth(measured).values())
+    worth = worth_words(tuple(label_worth(measured).values()))
     flags = [flag.title for flag in collapse_flags(measured)]
     return tuple(
         Verdict(
@@ -91,10 +92,15 @@ def _answers(measured: Measured, contest: Contest, worth: Sequence[str], predict
     yield Answer(question="What does this rest on?", sentences=tuple(_grounds(measured, contest)))
 
 
-def _worth_words(item: Worth) -> str:
-    if item.verdict.startswith("Cannot"):
-        return f"{item.sentence} That is too uncertain to speak of a gain, or of none."
-    return f"{item.sentence} {item.verdict}"
+def worth_words(items: Sequence[Worth]) -> tuple[str, ...]:
+    """What the labels are worth with each method, and then what becomes of the gain with more of them."""
+    outcomes: dict[str, list[str]] = {}
+    for item in items:
+        outcomes.setdefault(item.verdict, []).append(item.title)
+    told = [f"{verdict.rstrip('.')} ({listed(titles)})." for verdict, titles in outcomes.items() if verdict != OPEN]
+    if OPEN in outcomes:
+        told.append(f"Whether the gain lasts with all labels cannot be told for {listed(outcomes[OPEN])}.")
+    return (*(item.sentence for item in items), *told)
 
 
 # --- who leads --------------------------------------------------------------------------------------------------

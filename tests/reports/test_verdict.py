@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.statistics.utility import Bound, Utility
 from reports.cautions import advice, warnings
 from reports.forest import forest
-from reports.verdict import Verdict, verdicts
+from reports.label_efficiency import VERDICTS, Worth
+from reports.verdict import Verdict, verdicts, worth_words
 
 from .predicted import (
     FACTS,
@@ -121,6 +123,26 @@ def said(contest: Any, *collapsed: str) -> str:
 
 def test_sound_data_give_no_warning() -> None:
     assert said(contest_of_classes(patients=PATIENTS)) == ""
+    assert said(contest_of_classes(facts={**FACTS, "dataset": "mnist5k"})) == ""  # digits have no patients
+
+
+def test_the_worth_of_labels_is_told_per_method_and_its_outcomes_together() -> None:
+    bound = Bound(value=200.0, kind="exact")
+    utility = Utility(n=100.0, worth=bound)
+
+    def item(title: str, verdict: str) -> Worth:
+        sentence = f"100 labels with {title} are worth 200."
+        return Worth(name=title, title=title, sentence=sentence, verdict=VERDICTS[verdict], because="", utility=utility)
+
+    told = worth_words([item("A", "cannot be told"), item("B", "no gain"), item("C", "cannot be told")])
+    assert told == (
+        "100 labels with A are worth 200.",
+        "100 labels with B are worth 200.",
+        "100 labels with C are worth 200.",
+        "No gain (B).",
+        "Whether the gain lasts with all labels cannot be told for A and C.",
+    )
+    assert worth_words([]) == ()
 
 
 @pytest.mark.parametrize(
