@@ -17,8 +17,8 @@ def facts_of(data: ImageDataset) -> dict[str, Any]:
     """Counts of a dataset, JSON-serializable; no pixels are read.
 
     Returns:
-        ``dataset`` (its key), ``image_size`` (height, width), ``channels``, ``bits``, ``multilabel``, ``classes`` (names)
-        and for each of ``splits``: ``images``, ``patients`` (None where none is known), ``without_patient`` (images),
+        ``dataset`` (its key), ``image_size`` (height, width), ``channels``, ``bits``, ``multilabel``, ``classes``
+        (names) and for each of ``splits``: ``images``, ``patients`` (None where none is known), ``without_patient`` (images),
         ``counts`` (images of each class, or with each finding) and ``known`` (images whose class or finding is known).
         ``shared_patients`` counts those in more than one of the splits that must not share any.
     """
