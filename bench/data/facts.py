@@ -18,9 +18,9 @@ def facts_of(data: ImageDataset) -> dict[str, Any]:
 
     Returns:
         ``dataset`` (its key), ``image_size`` (height, width), ``channels``, ``bits``, ``multilabel``, ``classes``
-        (names) and for each of ``splits``: ``images``, ``patients`` (None where none is known), ``without_patient`` (images),
-        ``counts`` (images of each class, or with each finding) and ``known`` (images whose class or finding is known).
-        ``shared_patients`` counts those in more than one of the splits that must not share any.
+        (names) and for each of ``splits``: ``images``, ``patients`` (None where none is known), ``without_patient``
+        (images), ``counts`` (images of each class, or with each finding) and ``known`` (images whose class or finding
+        is known). ``shared_patients`` counts those in more than one of the splits that must not share any.
     """
     patients = data.metadata.get("patient")
     few = data.num_classes <= MOST_CLASSES
