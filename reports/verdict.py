@@ -85,10 +85,10 @@ def verdicts(measured: Measured, predictions: Loader) -> tuple[Verdict, ...]:
 def _answers(measured: Measured, contest: Contest, worth: Sequence[str], predictions: Loader) -> Iterable[Answer]:
     yield Answer(question="Which method leads?", sentences=_lead(contest)[1:])
     yield Answer(question="Is pre-training worth it at all?", sentences=tuple(_against_baselines(contest)))
-    yield Answer(
-        question="How many labels is it worth?",
-        sentences=tuple(worth) or tuple(_with_few(measured, contest, predictions)),
-    )
+    if worth:
+        yield Answer(question="How many labels is it worth?", sentences=tuple(worth))
+    else:
+        yield Answer(question="What with few labels?", sentences=tuple(_with_few(measured, contest, predictions)))
     yield Answer(question="What does this rest on?", sentences=tuple(_grounds(measured, contest)))
 
 

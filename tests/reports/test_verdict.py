@@ -182,13 +182,13 @@ def test_findings_are_explained_and_rare_ones_named() -> None:
     (found,) = verdicts(measured_of(plan, rows), predictions)
     assert "AUROC is the probability that an image with a finding" in answer(found, "rest on")
     assert any("Hernia (4)" in text for text in found.warnings)
-    few = answer(found, "How many labels")
+    few = answer(found, "few labels")
     assert few.startswith("With the labels of 10 % of the training images only, ")
     assert " has the highest value, " in few and "best" not in few
     assert "better than the same network without any training" in few and "guessing" not in few
     plan, rows, predictions = findings_request(few=True, not_learned=("Hernia",))
     (found,) = verdicts(measured_of(plan, rows), predictions)
-    assert "1 finding of 2 could not be learned" in answer(found, "How many labels")
+    assert "1 finding of 2 could not be learned" in answer(found, "few labels")
 
 
 def test_equal_inputs_give_an_equal_verdict() -> None:
