@@ -45,11 +45,9 @@ class Encoder:
     def normalize(self, pixels: Tensor) -> Tensor:
         """Pixels (B, C', H', W') in [0, 1] to what the module takes: (B, C, H, W), normalized.
 
-        Gray images are repeated for a module that takes color; another size than ``image_size`` is resized, bilinear
-        and antialiased.
+        Another size than ``image_size`` is resized, bilinear and antialiased. Gray images get the channels of a module
+        that takes color, equal but for the normalization.
         """
-        if pixels.shape[1] == 1 and self.channels > 1:
-            pixels = pixels.expand(-1, self.channels, -1, -1)
         if tuple(pixels.shape[2:]) != self.image_size:
             pixels = interpolate(pixels, size=self.image_size, mode="bilinear", antialias=True)
         mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))

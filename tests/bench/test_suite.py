@@ -401,3 +401,24 @@ def test_the_imagenet_suite_evaluates_each_method_by_the_recipe_of_its_paper_on_
         ]
     assert cells["moco_v2", "linear_probe"]["recipe"] == "moco" and ("pseudo_label", "linear_probe") not in cells
     assert {spec.data.params["label_lists"] for spec in specs} == {("1percent.txt", "10percent.txt")}
+
+
+def test_an_optional_protocol_is_left_out_where_the_labels_do_not_fit_it_and_another_is_refused(tmp_path: Path) -> None:
+    def names(**changes: object) -> list[str]:
+        protocols = [{"protocol": "knn", **changes}, {"protocol": "diagnostics"}]
+        specs = expand(load_suite(write(tmp_path, protocols=protocols)), discover(), offers=lambda _: offered)
+        return sorted({spec.protocol for spec in specs})
+
+    offered = ("labels",)
+    assert names(optional=True) == names() == ["diagnostics", "knn"]
+    offered = ("multilabel",)
+    with pytest.raises(SpecError, match="needs labels, which dataset"):
+        names()
+    assert "knn" not in names(optional=True)
+
+
+def test_a_candidate_may_have_a_backbone_of_its_own(tmp_path: Path) -> None:
+    candidates = ["random_init", {"method": "random_init", "variant": "deep", "backbone": {"key": "resnet18"}}]
+    first, second = expand(load_suite(write(tmp_path, methods=candidates)), discover(), protocols=["knn"])
+    assert first.pretrain.backbone == "convnet"
+    assert second.pretrain.backbone == "resnet18" and second.pretrain.backbone_params["stem"] == "imagenet"

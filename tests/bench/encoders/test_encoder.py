@@ -128,6 +128,14 @@ def test_images_of_another_size_are_resized_to_the_encoders() -> None:
     assert seen[0, 0, -1, -1].item() == pytest.approx(gray, abs=1e-5)
 
 
+def test_a_smaller_image_is_averaged_and_not_sampled() -> None:
+    board = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+    board[:, ::2] = 255  # lines finer than the encoder's pixels
+    seen = encoder_of(nn.Identity()).normalize(unit(planes(board)))
+    middle = ((np.full(3, 0.5) - MEAN) / STD).reshape(3, 1, 1)
+    np.testing.assert_allclose(seen[0, :, 1:-1], np.broadcast_to(middle, (3, 6, 8)), atol=0.02)
+
+
 def test_sixteen_bit_images_are_divided_by_65535() -> None:
     deep = (IMAGES.astype(np.uint16) * 257).astype(np.uint16)  # 255 * 257 is 65535
     network = encoder_of(nn.Flatten())
