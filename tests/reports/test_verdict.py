@@ -140,7 +140,7 @@ def test_the_worth_of_labels_is_told_per_method_and_its_outcomes_together() -> N
         "100 labels with B are worth 200.",
         "100 labels with C are worth 200.",
         "No gain (B).",
-        "Whether the gain lasts with all labels cannot be told for A and C.",
+        "Whether that is a lasting gain, one that ends, or none cannot be told for A and C.",
     )
     assert worth_words([]) == ()
 
