@@ -99,7 +99,8 @@ def worth_words(items: Sequence[Worth]) -> tuple[str, ...]:
         outcomes.setdefault(item.verdict, []).append(item.title)
     told = [f"{verdict.rstrip('.')} ({listed(titles)})." for verdict, titles in outcomes.items() if verdict != OPEN]
     if OPEN in outcomes:
-        told.append(f"Whether that is a lasting gain, one that ends, or none cannot be told for {listed(outcomes[OPEN])}.")
+        open_for = listed(outcomes[OPEN])
+        told.append(f"Whether that is a lasting gain, one that ends, or none cannot be told for {open_for}.")
     return (*(item.sentence for item in items), *told)
 
 
