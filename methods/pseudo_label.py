@@ -25,7 +25,7 @@ from bench.training.method import Method
 @register_method(
     "pseudo_label",
     card=MethodCard(
-        title="Pseudo-label (from scratch)",
+        title="Pseudo-label",
         family="baseline",
         paper="lee2013pseudolabel",
         year=2013,
