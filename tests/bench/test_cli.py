@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +16,9 @@ import pytest
 from PIL import Image
 
 import bench
-from bench.cli import main
 from bench.store import Store
 
-from .tiny import outcome, write_plugin, write_suite
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def cli(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Run:
-    """The command in this process, in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("JOINTBENCH_DATA", raising=False)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["jointbench", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-    return run
+from .tiny import Run, outcome, write_plugin, write_suite
 
 
 @pytest.fixture

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from bench.cli import main
 from bench.encoders.build import load_weights
 from bench.encoders.resnet import resnet18
 from bench.request import Request
 from bench.store import Store
 
 from .encoders.published_keys import heads, random_network, under
-from .tiny import write_suite
+from .tiny import Run, write_suite
 
-Run = Callable[..., tuple[int, str, str]]
 NAME = "Our ResNet 18"
 CELL = "imported/resnet18/imported[Our ResNet 18]/knn/digits/seed0"
-
-
-@pytest.fixture
-def cli(tmp_path: Path, shared_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Run:
-    """The command in this process, in an empty folder: exit code, standard output, standard error."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("JOINTBENCH_DATA", raising=False)
-
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["jointbench", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        printed = capsys.readouterr()
-        return int(end.value.code or 0), printed.out, printed.err
-
-    return run
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import yaml
 from bench.request import Request
 from bench.runner import Settings, run
 from bench.store import Store
+
+Run = Callable[..., tuple[int, str, str]]
+"""The command: words in, exit code, standard output and standard error out."""
 
 SUITE: dict[str, Any] = {
     "title": "Tiny",
