@@ -130,9 +130,9 @@ def test_images_of_another_size_are_resized_to_the_encoders() -> None:
 
 def test_a_smaller_image_is_averaged_and_not_sampled() -> None:
     board = np.zeros((1, 32, 32, 3), dtype=np.uint8)
-    board[:, ::2] = 255  # lines finer than the encoder's pixels
+    board[:, 1::4] = 255  # one line in four, finer than the encoder's pixels
     seen = encoder_of(nn.Identity()).normalize(unit(planes(board)))
-    middle = ((np.full(3, 0.5) - MEAN) / STD).reshape(3, 1, 1)
+    middle = ((np.full(3, 0.25) - MEAN) / STD).reshape(3, 1, 1)
     np.testing.assert_allclose(seen[0, :, 1:-1], np.broadcast_to(middle, (3, 6, 8)), atol=0.02)
 
 
