@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -86,7 +87,8 @@ class Calibration:
         if work is None:
             return None
         speed = self.speed(spec.pretrain, data)
-        passes = work.forward * speed.forward + work.trained * (speed.trained + speed.view)
+        scale = 1.0 if work.pixels is None else work.pixels / math.prod(data.image_size)
+        passes = scale * (work.forward * speed.forward + work.trained * (speed.trained + speed.view))
         return float(passes + work.products * self.seconds_per_product())
 
     def speed(self, spec: PretrainSpec, data: ImageDataset) -> Speed:

@@ -29,13 +29,18 @@ if TYPE_CHECKING:
     from bench.protocol import Outcome
 
 
-@dataclass(frozen=True, kw_only=True)
+Report = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
 class Evaluator:
     """What turns a cell into an outcome, in each of the processes.
 
     Attributes:
         bundle: its cells do not matter.
         encoder: with the weights of the first process.
+        unfinished: folder in which a long evaluation saves itself.
+        save_seconds: least time between two saves.
     """
 
     bundle: Bundle
@@ -43,6 +48,8 @@ class Evaluator:
     catalog: Catalog
     source: DataSource
     device: str
+    unfinished: Path
+    save_seconds: float
 
     def data(self, cell: PlannedCell) -> ImageDataset:
         """The images that the cell evaluates on.
@@ -59,20 +66,31 @@ class Evaluator:
         check_data(cell.spec.data.label, data, cell.fingerprint)
         return data
 
-    def outcome(self, cell: PlannedCell) -> Outcome:
+    def outcome(self, cell: PlannedCell, report: Report | None = None) -> Outcome:
         """What the protocol finds; all processes return at the same time.
+
+        Args:
+            report: told how many of how many steps are done, with words.
 
         Raises:
             JobError: code or data are no longer those that were planned.
         """
-        from bench.training.distributed import wait_for_all
+        from bench.protocol import Workspace
+        from bench.training.checkpoint import CheckpointFile
+        from bench.training.distributed import process_rank, wait_for_all
 
         data = self.data(cell)
         protocol = self.catalog.protocols[cell.spec.protocol].load()(**cell.spec.protocol_params)
         present = evaluation_identity(cell.spec, self.catalog, self.bundle.identity, fingerprint=cell.fingerprint)
         check_code(cell.identity, present)
+        name = cell.identity.digest
+        path = self.unfinished / f"{name}-{self.device}.ckpt"  # random states of one device mean nothing to another
+        checkpoint = CheckpointFile(path=path, identity=name, every_seconds=self.save_seconds)
+        protocol.workspace = Workspace(checkpoint=checkpoint, **({"report": report} if report else {}))
         outcome: Outcome = protocol.evaluate(self.encoder, data, seed=cell.spec.pretrain.seed, device=self.device)
         wait_for_all(self.device)
+        if process_rank() == 0:
+            checkpoint.delete()
         return outcome
 
 
@@ -83,9 +101,10 @@ def evaluator(bundle: Bundle, cells: Sequence[PlannedCell], encoder: Encoder, sh
     Raises:
         JobError: another process failed; the message says which and why.
     """
-    own = Evaluator(bundle=bundle, encoder=encoder, catalog=shop.catalog, source=shop.source, device=shop.device)
+    saving = (shop.unfinished, shop.save_seconds)
+    own = Evaluator(bundle, encoder, shop.catalog, shop.source, shop.device, *saving)
     source = shop.source
-    settings = (source.root, source.cache, source.loaders, source.sharers, shop.device, shop.threads)
+    settings = (source.root, source.cache, source.loaders, source.sharers, shop.device, shop.threads, *saving)
     arguments = (replace(bundle, cells=tuple(cells)), shop.catalog.plugins, *settings)
     with process_group(shop.devices, shop.device, prepare_evaluations, arguments):
         _share_weights(own)
@@ -101,12 +120,14 @@ def prepare_evaluations(
     sharers: int,
     device: str,
     threads: int,
+    unfinished: Path,
+    save_seconds: float,
 ) -> Callable[[], None]:
     """What another process needs to evaluate the bundle's cells; see :func:`bench.processes.process_group`.
 
     Args:
         bundle: with the cells that the first process evaluates.
-        plugins, root, cache, loaders, sharers, device, threads: as of the first process.
+        plugins, root, cache, loaders, sharers, device, threads, unfinished, save_seconds: as of the first process.
     """
     import torch
 
@@ -114,7 +135,7 @@ def prepare_evaluations(
     catalog = discover(plugins)
     source = DataSource(catalog.datasets, root=root, cache=cache, loaders=loaders, sharers=sharers)
     _, encoder = untrained(bundle, catalog, source.load(bundle.spec.data))
-    own = Evaluator(bundle=bundle, encoder=encoder, catalog=catalog, source=source, device=device)
+    own = Evaluator(bundle, encoder, catalog, source, device, unfinished, save_seconds)
 
     def evaluate() -> None:
         _share_weights(own)

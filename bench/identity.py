@@ -23,10 +23,10 @@ from bench.spec import PretrainSpec, RunSpec
 Manifest = Mapping[str, Mapping[str, str]]
 """Hash of every top-level definition, by module and name: what ``why`` compares."""
 
-COMPUTING_PACKAGES = ("methods", "protocols", "bench.training", "bench.encoders", "bench.statistics")
+COMPUTING_PACKAGES = ("methods", "protocols", "bench.training", "bench.encoders", "bench.statistics", "bench.detection")
 COMPUTING_MODULES = (
     *("bench.data.dataset", "bench.data.pixels", "bench.data.views", "bench.data.splits"),
-    *("bench.data.label_lists", "bench.metric", "bench.protocol"),
+    *("bench.data.label_lists", "bench.data.detection", "bench.metric", "bench.protocol"),
 )
 """The modules whose code decides a result. An import of any other module is plumbing and is not followed."""
 

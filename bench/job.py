@@ -85,6 +85,11 @@ class Workshop:
     save_seconds: float
     notify: Callable[[Event], None]
 
+    @property
+    def unfinished(self) -> Path:
+        """Folder of what was not finished: trainings and long evaluations."""
+        return (self.store.storage.local_folder or self.scratch) / "resume"
+
 
 Result = Literal["done", "elsewhere"]
 
@@ -307,8 +312,7 @@ def _train(bundle: Bundle, shop: Workshop, data: ImageDataset, model: Method, en
 def _resume_file(shop: Workshop, identity: str) -> CheckpointFile:
     from bench.training.checkpoint import CheckpointFile
 
-    folder = shop.store.storage.local_folder or shop.scratch
-    path = folder / "resume" / f"{identity}-{shop.device}.ckpt"  # random states of one device mean nothing to another
+    path = shop.unfinished / f"{identity}-{shop.device}.ckpt"  # random states of one device mean nothing to another
     return CheckpointFile(path=path, identity=identity, every_seconds=shop.save_seconds)
 
 
@@ -347,7 +351,11 @@ def _evaluate(cell: PlannedCell, own: Evaluator, shop: Workshop) -> None:
     shop.notify(Event(kind="started", job=cell.address, is_cell=True))
     row = base_row(own.bundle, cell, shop)
     started = time.perf_counter()
-    outcome = own.outcome(cell)
+
+    def report(done: int, total: int, text: str) -> None:
+        shop.notify(Event(kind="progress", job=cell.address, is_cell=True, done=done, total=total, text=text))
+
+    outcome = own.outcome(cell, report)
     seconds = time.perf_counter() - started
     row |= {
         "status": "ok",

@@ -48,6 +48,22 @@ AUROC = Metric(key="auroc", title="AUROC", unit="%", lower=0.0, upper=100.0)
 AVERAGE_PRECISION = Metric(key="average_precision", title="average precision", unit="%", lower=0.0, upper=100.0)
 TRAINING_LOSS = Metric(key="training_loss", title="final training loss", higher_is_better=False, decimals=4)
 
+AP = Metric(key="ap", title="AP", unit="%", lower=0.0, upper=100.0)
+AP50 = Metric(key="ap50", title="AP50", unit="%", lower=0.0, upper=100.0)
+AP75 = Metric(key="ap75", title="AP75", unit="%", lower=0.0, upper=100.0)
+MASK_AP = Metric(key="mask_ap", title="mask AP", unit="%", lower=0.0, upper=100.0)
+MASK_AP50 = Metric(key="mask_ap50", title="mask AP50", unit="%", lower=0.0, upper=100.0)
+MASK_AP75 = Metric(key="mask_ap75", title="mask AP75", unit="%", lower=0.0, upper=100.0)
+VOC_AP = Metric(key="voc_ap", title="VOC AP", unit="%", lower=0.0, upper=100.0)
+VOC_AP50 = Metric(key="voc_ap50", title="VOC AP50", unit="%", lower=0.0, upper=100.0)
+VOC_AP75 = Metric(key="voc_ap75", title="VOC AP75", unit="%", lower=0.0, upper=100.0)
+
+# fmt: off
 METRICS: dict[str, Metric] = {
-    metric.key: metric for metric in (TOP1, TOP5, BALANCED_ACCURACY, AUROC, AVERAGE_PRECISION, TRAINING_LOSS)
+    metric.key: metric
+    for metric in (
+        TOP1, TOP5, BALANCED_ACCURACY, AUROC, AVERAGE_PRECISION, TRAINING_LOSS,
+        AP, AP50, AP75, MASK_AP, MASK_AP50, MASK_AP75, VOC_AP, VOC_AP50, VOC_AP75,
+    )
 }
+# fmt: on

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from bench.data.dataset import ImageDataset
     from bench.encoders.encoder import Encoder
+    from bench.training.checkpoint import CheckpointFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +67,30 @@ class Work:
         forward: images that pass the backbone without a gradient.
         trained: images that pass it forward and backward.
         products: multiplications and additions of everything else, such as linear heads, in units of 1e9.
+        pixels: of one image, where they are not the ``image_size`` of the dataset; the cost grows with them.
     """
 
     forward: float = 0.0
     trained: float = 0.0
     products: float = 0.0
+    pixels: float | None = None
+
+
+def _unheard(done: int, total: int, text: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workspace:
+    """What a long evaluation may use besides its arguments; none of it decides a result.
+
+    Attributes:
+        checkpoint: where it saves itself, to go on there after it was interrupted; None where nothing is kept.
+        report: told how many of how many steps are done, and in words what they show.
+    """
+
+    checkpoint: CheckpointFile | None = None
+    report: Callable[[int, int, str], None] = _unheard
 
 
 class Protocol:
@@ -82,6 +102,7 @@ class Protocol:
 
     key: ClassVar[str]
     card: ClassVar[ProtocolCard]
+    workspace: Workspace = Workspace()
 
     def evaluate(self, encoder: Encoder, data: ImageDataset, *, seed: int, device: str) -> Outcome:
         """Evaluate ``encoder`` on ``data``.

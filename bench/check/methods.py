@@ -54,8 +54,11 @@ class TinyBackbone(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.blocks(images)  # (B, width, H/4, W/4)
-        return maps.mean(dim=(2, 3))
+        return self.feature_maps(images)[-1].mean(dim=(2, 3))
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """One map (B, width, H/4, W/4)."""
+        return [self.blocks(images)]
 
 
 class MethodTrial:

@@ -201,8 +201,12 @@ class ImageDataset:
         """SHA-256 over pixels, labels, names, splits and metadata: what a result's data hash is made of."""
         return self.digest(self._blocks(np.arange(len(self.labels))))
 
-    def digest(self, blocks: Iterable[Pixels]) -> str:
-        """The fingerprint of this set with the pixels of ``blocks``, which are all images in their order."""
+    def digest(self, blocks: Iterable[Pixels], *, whole: bool = True) -> str:
+        """The fingerprint of this set with the pixels of ``blocks``, which are all images in their order.
+
+        Args:
+            whole: with the content of further files that a kind of dataset reads; False opens none.
+        """
         digest = hashlib.sha256()
         digest.update(f"{self.images.dtype.str}{tuple(self.images.shape)}".encode())
         for block in blocks:

@@ -139,6 +139,20 @@ def kind_of_bytes(content: bytes, *, name: str) -> Kind:
     return _kind(io.BytesIO(content), name)
 
 
+def read_scene(file: Path, channels: int) -> NDArray[np.uint8]:
+    """A file at its own size, (H, W, channels) uint8, upright; ``channels`` is 1 (gray) or 3 (RGB).
+
+    Raises:
+        DataError: it cannot be decoded, or has more than 8 bits; the message names the file.
+    """
+    from PIL import Image
+
+    with _named(str(file)), Image.open(file) as opened:
+        if _depth(opened, str(file)) != 8:
+            raise DataError(f"{file} has 16 bits; scenes with objects are read with 8. Convert it with its window.")
+        return np.asarray(_eight_bit(opened, channels, str(file)), dtype=np.uint8).reshape(*opened.size[::-1], channels)
+
+
 @contextmanager
 def _named(name: str) -> Iterator[None]:
     """What Pillow raises for a damaged file becomes an error that names the file."""

@@ -35,6 +35,7 @@ from bench.data.dataset import ImageDataset
 from bench.data.files import Dependencies, existing_folder
 from bench.data.leakage import file_names, refuse_leakage
 from bench.data.memory import memory_budget
+from bench.data.packing import pack, unpack
 from bench.data.reading import Streamed, default_loaders
 from bench.errors import DataError, JointbenchError, SpecError
 from bench.registry import Entry, Registry
@@ -189,36 +190,14 @@ class DataSource:
             return None
         try:
             with (self.cache / f"{address}.npz").open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                head = json.loads(str(archive["head"]))
-                dataset = ImageDataset(
-                    key=head["key"],
-                    title=head["title"],
-                    images=archive["images"],
-                    labels=archive["labels"],
-                    class_names=tuple(head["class_names"]),
-                    splits={name: archive[f"split {name}"] for name in head["splits"]},
-                    metadata={name: archive[f"column {name}"] for name in head["metadata"]},
-                )
+                dataset = unpack(archive)
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
         return dataset if dataset.fingerprint == record["fingerprint"] else None
 
     def _write(self, address: str, dataset: ImageDataset) -> None:
         """Write the arrays; the record comes last: two processes at once leave a complete entry each."""
-        head = {
-            "key": dataset.key,
-            "title": dataset.title,
-            "class_names": dataset.class_names,
-            "splits": list(dataset.splits),
-            "metadata": list(dataset.metadata),
-        }
-        arrays: dict[str, Any] = {"images": dataset.images, "labels": dataset.labels}
-        arrays |= {f"split {name}": rows for name, rows in dataset.splits.items()}
-        arrays |= {f"column {name}": values for name, values in dataset.metadata.items()}
-        self._replace(
-            f"{address}.npz",
-            lambda file: np.savez(file, head=np.array(json.dumps(head)), **arrays),
-        )
+        self._replace(f"{address}.npz", lambda file: np.savez(file, **pack(dataset)))
 
     def _write_record(self, address: str, record: dict[str, Any]) -> None:
         content = json.dumps({**record, "check": _check(address, record)})

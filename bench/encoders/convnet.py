@@ -33,6 +33,15 @@ class ConvNet(nn.Module):
         maps: Tensor = self.blocks(images)  # (B, 4 width, H/4, W/4)
         return maps.mean(dim=(2, 3))  # (B, 4 width)
 
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """(B, C, H, W) to maps of strides 1, 2 and 4 with width/2, 3/2 width and 4 width channels."""
+        maps, x = [], images
+        for block in self.blocks:
+            if isinstance(block, nn.MaxPool2d):
+                maps.append(x)
+            x = block(x)
+        return [*maps, x]
+
 
 def _block(channels_in: int, channels_out: int) -> list[nn.Module]:
     convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)

@@ -50,6 +50,10 @@ class Encoder:
         """
         if tuple(pixels.shape[2:]) != self.image_size:
             pixels = interpolate(pixels, size=self.image_size, mode="bilinear", antialias=True)
+        return self.standardize(pixels)
+
+    def standardize(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, C', H, W) in [0, 1] of any size, normalized by ``mean`` and ``std``: (B, C, H, W)."""
         mean, std = (pixels.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
 
