@@ -44,8 +44,9 @@ class DenseBackbone(nn.Module):
         super().__init__()
         if not isinstance(backbone, ResNet) and not callable(getattr(backbone, "feature_maps", None)):
             raise SpecError(
-                f"{type(backbone).__name__} does not tell its feature maps, which this protocol needs. Give it a method "
-                "feature_maps(images) that returns one map for each resolution, the finest first, or choose a ResNet."
+                f"{type(backbone).__name__} does not tell its feature maps, which this protocol needs. Give it a "
+                "method feature_maps(images) that returns one map for each resolution, the finest first, or choose a "
+                "ResNet."
             )
         self.backbone = backbone
         self.stages = self._stages(channels)
