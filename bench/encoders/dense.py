@@ -12,7 +12,7 @@ from torchvision.models import ResNet
 from bench.errors import SpecError
 
 TRIAL_SIDE = 64
-"""Side in pixels of the image that tells channels and strides; a power of 2, as the strides of backbones are."""
+"""Height in pixels of the images that tell channels and strides; a power of 2, as the strides of backbones are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +66,14 @@ class DenseBackbone(nn.Module):
 
     @torch.no_grad()
     def _stages(self, channels: int) -> tuple[Stage, ...]:
+        """From two images, of which one is twice as wide: padding adds positions to both alike."""
         parameter = next(self.backbone.parameters())
-        trial = torch.linspace(-1, 1, channels * TRIAL_SIDE**2, device=parameter.device, dtype=parameter.dtype)
+        trial = torch.linspace(-1, 1, 2 * channels * TRIAL_SIDE**2, device=parameter.device, dtype=parameter.dtype)
+        wide = trial.view(1, channels, TRIAL_SIDE, 2 * TRIAL_SIDE)
         modes = {module: module.training for module in self.backbone.modules()}
         self.backbone.eval()
         try:
-            images = trial.view(1, channels, TRIAL_SIDE, TRIAL_SIDE)
-            maps, pooled = self(images), self.backbone(images)
+            maps, narrow, pooled = self(wide), self(wide[..., :TRIAL_SIDE]), self.backbone(wide)
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -81,4 +82,7 @@ class DenseBackbone(nn.Module):
                 f"{type(self.backbone).__name__}: the mean of the last feature map is not the backbone's output. "
                 "feature_maps must return the map that is averaged last."
             )
-        return tuple(Stage(channels=m.shape[1], stride=round(TRIAL_SIDE / m.shape[3])) for m in maps)
+        further = [m.shape[3] - n.shape[3] for m, n in zip(maps, narrow, strict=True)]
+        return tuple(
+            Stage(channels=m.shape[1], stride=TRIAL_SIDE // more) for m, more in zip(maps, further, strict=True)
+        )
