@@ -10,18 +10,20 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.card import MethodCard
-from bench.data.dataset import ImageDataset
+from bench.card import MethodCard, PublishedSizes
+from bench.data.dataset import UNLABELLED, ImageDataset
 from bench.data.sources import DataSource
 from bench.data.views import make_view
 from bench.encoders.build import build_backbone, initial_encoder
+from bench.errors import DataError
 from bench.identity import digest, pretraining_identity
 from bench.provenance import hardware, software
 from bench.registry import Catalog
-from bench.spec import PretrainSpec, RunSpec, ViewSpec
+from bench.spec import DataSpec, PretrainSpec, RunSpec, ViewSpec
 from bench.storage import replace_file
 from bench.training.layout import channels_last, to_channels_last
 from bench.training.pretraining import build_method
@@ -32,6 +34,23 @@ SHORT = 0.1
 REPEATS = 2
 PRODUCT = 1024
 """Rows and columns of the matrices whose product is timed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extent:
+    """What an estimate needs to know of a dataset.
+
+    Attributes:
+        sizes: images of each split.
+        kind: the dataset, or a single blank image that has its size, channels and classes.
+    """
+
+    sizes: Mapping[str, int]
+    kind: ImageDataset
+
+    def trained_on(self, card: MethodCard) -> int:
+        """Images that a pre-training sees."""
+        return self.sizes["train"] + (0 if card.uses_labels else self.sizes.get(UNLABELLED, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +75,7 @@ class Calibration:
     def __init__(self, catalog: Catalog, source: DataSource, *, cache: Path, device: str, threads: int) -> None:
         self.catalog, self.source, self.cache, self.device, self.threads = catalog, source, cache, device, threads
         self._products: float | None = None
+        self._widths: dict[str, int] = {}
 
     def __call__(self, spec: PretrainSpec | RunSpec) -> float | None:
         """Seconds of a pre-training, or of an evaluation without its pre-training; None where nobody says."""
@@ -66,9 +86,9 @@ class Calibration:
         assert spec.training is not None
         card = self.catalog.methods[spec.method].card
         assert isinstance(card, MethodCard)
-        data = self.source.load(spec.data)
+        extent = self.extent(spec.data)
+        data, images = extent.kind, extent.trained_on(card)
         speed = self.speed(spec, data)
-        images = len(data.split("train") if card.uses_labels else data.pretraining)
         seen = spec.training.epochs * (images // spec.training.batch_size) * spec.training.batch_size
         views = card.view_count(spec.method_params)
         trained = views if card.gradient_views == "all" else len(card.gradient_views)
@@ -80,16 +100,29 @@ class Calibration:
     def evaluation(self, spec: RunSpec) -> float | None:
         """Seconds of an evaluation, by what the protocol says it computes."""
         protocol = self.catalog.protocols[spec.protocol].load()(**spec.protocol_params)
-        data = self.source.load(spec.data)
-        sizes = {name: len(rows) for name, rows in data.splits.items()}
-        width = int(self._backbone(spec.pretrain, data).feature_dim)  # type: ignore[arg-type]
-        work = protocol.work(sizes, num_classes=data.num_classes, feature_dim=width)
+        extent = self.extent(spec.data)
+        data = extent.kind
+        width = self._width(spec.pretrain, data)
+        work = protocol.work(extent.sizes, num_classes=data.num_classes, feature_dim=width)
         if work is None:
             return None
         speed = self.speed(spec.pretrain, data)
-        scale = 1.0 if work.pixels is None else work.pixels / math.prod(data.image_size)
+        pixels = math.prod(data.image_size) if work.pixels is None else work.pixels
+        scale = pixels / math.prod(data.image_size)
         passes = scale * (work.forward * speed.forward + work.trained * (speed.trained + speed.view))
-        return float(passes + work.products * self.seconds_per_product())
+        products = work.products + work.products_by_pixel * pixels
+        return float(passes + products * self.seconds_per_product())
+
+    def extent(self, spec: DataSpec) -> Extent:
+        """Of the images, or of a published set as it is published where its files are not here."""
+        try:
+            data = self.source.load(spec)
+        except DataError:
+            published = self.source.published(spec)
+            if published is None:
+                raise
+            return _published_extent(spec, published, title=self.catalog.datasets[spec.key].card.title)
+        return Extent(sizes={name: len(rows) for name, rows in data.splits.items()}, kind=data)
 
     def speed(self, spec: PretrainSpec, data: ImageDataset) -> Speed:
         """How fast the spec's backbone is on images of the data's size, and its views are made."""
@@ -113,6 +146,13 @@ class Calibration:
     def _backbone(self, spec: PretrainSpec, data: ImageDataset) -> nn.Module:
         entry = self.catalog.backbones[spec.backbone]
         return build_backbone(entry, spec.backbone_params, channels=data.channels, seed=0)
+
+    def _width(self, spec: PretrainSpec, data: ImageDataset) -> int:
+        """Of the backbone's features; every cell of a suite asks."""
+        question = digest([spec.backbone, spec.backbone_params, data.channels])
+        if question not in self._widths:
+            self._widths[question] = int(self._backbone(spec, data).feature_dim)  # type: ignore[arg-type]
+        return self._widths[question]
 
     def _head_products(self, spec: PretrainSpec, data: ImageDataset) -> float:
         """1e9 products of one image's forward pass through the method's heads."""
@@ -170,6 +210,25 @@ class Calibration:
             return min(times[1:])
         finally:
             torch.set_num_threads(threads)
+
+
+def _published_extent(spec: DataSpec, published: PublishedSizes, *, title: str) -> Extent:
+    side = int(spec.params.get("image_size") or published.image_size)
+    none = np.empty(0, dtype=np.int64)
+    kind = ImageDataset(
+        key=spec.key,
+        title=title,
+        images=np.zeros((1, side, side, published.channels), dtype=np.uint8),
+        labels=np.zeros(1, dtype=np.int64),
+        class_names=tuple(map(str, range(published.classes))),
+        splits={"train": np.zeros(1, dtype=np.int64), "validation": none, "test": none},
+    )
+    sizes = {name: int(getattr(published, name)) for name in (*kind.splits, UNLABELLED)}
+    if "validation" in spec.params:  # a share of the training images
+        both = published.train + published.validation
+        sizes["validation"] = round(float(spec.params["validation"]) * both)
+        sizes["train"] = both - sizes["validation"]
+    return Extent(sizes=sizes, kind=kind)
 
 
 @torch.inference_mode()

@@ -150,6 +150,28 @@ class ProtocolCard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PublishedSizes:
+    """How much a published dataset holds, as its loader splits it by default: from this a plan tells the price where
+    the files are not.
+
+    Attributes:
+        train, validation, test, unlabelled: images of each split; the loader's parameter ``validation``, if it has one,
+            says which share of the first two is for validation.
+        classes: classes or findings.
+        image_size: side of the images in pixels, unless the loader's parameter ``image_size`` says another.
+        channels: of the images.
+    """
+
+    train: int
+    validation: int
+    test: int
+    classes: int
+    image_size: int
+    unlabelled: int = 0
+    channels: int = 3
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetCard:
     """A dataset's identity card.
 
@@ -163,6 +185,7 @@ class DatasetCard:
         checked: images, labels and splits are the user's own, so that the set is refused where its splits share
             images or patients; published benchmarks are taken as they are. Such a loader has the parameter
             ``allow_leakage``.
+        published: sizes of a set that everybody has alike; None for one of the user's own.
     """
 
     title: str
@@ -172,6 +195,7 @@ class DatasetCard:
     capabilities: tuple[Capability, ...] = ("labels",)
     embedded: bool = False
     checked: bool = False
+    published: PublishedSizes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ import yaml
 
 from bench.collection import Collection, Named
 from bench.data.recognize import labels_below, recognize
+from bench.data.sources import holds
 from bench.errors import DataError, RequestError, SpecError, UnknownNameError
 from bench.registry import Entry, Registry
 from bench.spec import DataSpec
@@ -35,19 +36,28 @@ def default_suite(data: Path | None, dataset: str) -> str:
 
 
 def choose(
-    datasets: Registry, *, data: Path | None, dataset: str, labels: Path | None, params: Sequence[str]
+    datasets: Registry,
+    *,
+    data: Path | None,
+    dataset: str,
+    labels: Path | None,
+    params: Sequence[str],
+    suite: Sequence[DataSpec] = (),
 ) -> Choice:
     """Make the options into a folder and a dataset.
 
     Args:
-        data: a folder, or a file that holds a whole set.
+        data: a folder, or a file that holds a whole set. A folder with published sets that the suite names is where
+            they lie, and replaces none of them; the layout of any other is recognized.
         dataset: key of a dataset, or the name of one that the user keeps.
         labels: a CSV of labels.
         params: ``KEY=VALUE``, the values in YAML.
+        suite: the datasets of the suite that is meant.
 
     Raises:
         DataError, RequestError, SpecError, UnknownNameError: an option is wrong, or options do not fit together.
     """
+    published = tuple({spec.key: spec for spec in suite if datasets[spec.key].card.published}.values())  # type: ignore[union-attr]
     if dataset and dataset not in datasets:
         named = _kept(datasets, dataset)
         if data is not None or labels is not None:
@@ -59,8 +69,12 @@ def choose(
         spec = named.data
     elif dataset:
         root, spec = _by_key(datasets[dataset], data, labels)
+    elif data is not None and labels is None and any(holds(data, datasets[spec.key], spec) for spec in published):
+        if not params:
+            return Choice(data, None)
+        root, spec = data, DataSpec(key=_only(suite).key)
     elif data is not None:
-        root, spec = recognize(data, labels=labels)
+        root, spec = _recognized(data, labels, published)
     else:
         if labels is not None or params:
             raise RequestError("--labels and --data-param belong to images of your own: give --data or --dataset, too.")
@@ -70,6 +84,26 @@ def choose(
     spec = DataSpec(key=spec.key, params={**known, **parse_params(params, entry)})
     entry.complete(spec.params)  # a wrong parameter is told before anything is read
     return Choice(root, spec)
+
+
+def _only(suite: Sequence[DataSpec]) -> DataSpec:
+    keys = sorted({spec.key for spec in suite})
+    if len(keys) > 1:
+        raise RequestError(
+            f"--data-param belongs to one dataset, and the suite has {len(keys)}: {', '.join(keys)}. Copy its file and "
+            "write the parameters there; `jointbench run COPY.yaml` takes it."
+        )
+    return suite[0]
+
+
+def _recognized(data: Path, labels: Path | None, published: Sequence[DataSpec]) -> tuple[Path, DataSpec]:
+    try:
+        return recognize(data, labels=labels)
+    except DataError as error:
+        if not published or not data.is_dir():
+            raise
+        names = ", ".join(spec.key for spec in published)
+        raise DataError(f"{error} Nor does it hold what the suite runs on: {names}.") from error
 
 
 def _kept(datasets: Registry, name: str) -> Named:

@@ -42,6 +42,7 @@ from bench.cli_steps import (
     counts,
     exit_with_failures,
     make_request,
+    number_of,
     print_problems,
     show_report,
 )
@@ -112,7 +113,10 @@ def plan(
     threads: Threads = 0,
     calibrate: Calibrate = True,  # noqa: FBT002 (Typer passes options by name)
 ) -> None:
-    """Show what would run, and why, and what it will cost: by the last run, else by a short calibration."""
+    """Show what would run, and why, and what it will cost: by the last run, else by a short calibration.
+
+    Without the files of a published dataset its published sizes tell the price, and the exit code is 2.
+    """
     from bench.cost import plan_costs
 
     request = make_request(
@@ -125,6 +129,7 @@ def plan(
     _print_plan(planned, costs)
     print(f"\n{planned.suite}: {counts(planned)}. {costs.sentence(workers=request.planned_workers)}".rstrip())
     print_problems(request)
+    _refuse_absent_data(planned)
 
 
 @app.command()
@@ -175,7 +180,7 @@ def report(
 
 @app.command()
 def tables(
-    number: Annotated[Literal["1", "all"], typer.Argument(help="Number of the table.")] = "all",
+    number: Annotated[Literal["1", "2", "all"], typer.Argument(help="Number of the table.")] = "all",
     origin: Annotated[Origin, typer.Option(help="Whose values.")] = "both",
     format: Annotated[Format, typer.Option(help="Output format.")] = "md",
     suite: SuiteOption = "",
@@ -188,14 +193,14 @@ def tables(
     store: StoreUrl = STORE,
     plugin: Plugins = None,
 ) -> None:
-    """Print a comparison table."""
-    from bench.reporting import render_table
+    """Print a comparison table: 1 is linear and semi-supervised evaluation, 2 detection."""
+    from bench.reporting import render_tables
 
     request = make_request(
         suite, methods, "", seeds, data, dataset, store, plugin, labels=labels, data_param=data_param
     )
-    for table in ("1",) if number == "all" else (number,):
-        print(render_table(request, table, origin=origin, format=format))
+    numbers = ("1", "2") if number == "all" else (number,)
+    print(render_tables(request, numbers, origin=origin, format=format))
     print_problems(request)
 
 
@@ -301,7 +306,26 @@ def _print_plan(plan: Plan, costs: Costs) -> None:
         state = f"stale({'|'.join(cell.stale)})" if cell.state == "stale" else cell.state
         cost = costs.cells[cell.address].words if cell.address in costs.cells else ""
         reason = "" if cell.state == "fresh" else cell.reason
+        if cell.absent:  # the whole reason comes once, at the end
+            reason = f"the data are not here: {', '.join(cell.absent)}"
         print(f"{state:<14} {cell.address:<{width}}  {cost:>8}  {reason}".rstrip())
+
+
+def _refuse_absent_data(plan: Plan) -> None:
+    """What is not here cannot be computed: the command ends as ``run`` would."""
+    from bench.errors import DataError
+    from bench.plan import require_data
+
+    lacking = [cell for cell in plan.to_run if cell.absent]
+    try:
+        require_data(lacking)
+    except DataError as error:
+        part = "Nothing of this" if len(lacking) == len(plan.to_run) else f"{number_of(len(lacking), 'cell')}"
+        names = ", ".join(dict.fromkeys(label for cell in lacking for label in cell.absent))
+        raise DataError(
+            f"{part} can run here yet, and the price rests on the published sizes of {names}: the data are not here. "
+            f"{error}"
+        ) from error
 
 
 def _find_cell(plan: Plan, name: str) -> PlannedCell:

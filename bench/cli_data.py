@@ -20,6 +20,16 @@ data_app = typer.Typer(help="Examine images of your own, and keep them under a n
 MOST_CLASSES = 40
 """Classes that the table shows; of more it shows the rarest and the most frequent."""
 MOST_OFFENDERS = 200
+OBJECT_KINDS = {
+    "small": "small (area below 32²)",
+    "medium": "medium",
+    "large": "large (above 96²)",
+    "difficult": "difficult",
+    "crowd": "crowds",
+    "dropped": "left out",
+    "empty": "images without an object",
+}
+"""Counts of objects, and what a line calls them."""
 Name = Annotated[str, typer.Argument(metavar="NAME", help="What `--dataset` will call them.")]
 AllowLeakage = Annotated[
     bool, typer.Option("--allow-leakage", help="Keep them although their splits share images or patients.")
@@ -154,10 +164,10 @@ def _print_examination(found: Examination) -> None:
         small, large = (f"{width}×{height}" for width, height in found.original_sizes)
         size += f" (files {small})" if small == large else f" (files {small} to {large})"
     color = {1: "gray", 3: "color"}.get(found.channels, f"{found.channels} channels")
-    kind = "findings" if found.multilabel else "classes"
+    kind = "findings" if found.multilabel and not found.objects else "classes"
     print(f"{found.title} ({found.key}): {sum(found.images.values())} images, {len(found.class_names)} {kind}")
     print(f"{size} pixels, {found.bits} bits, {color}\n")
-    for line in _aligned([*_rows(found)]):
+    for line in _aligned([*_rows(found), *_object_rows(found)]):
         print(line)
     for heading, remarks in (("Notes", found.notes), ("Problems", found.problems)):
         if remarks:
@@ -166,6 +176,24 @@ def _print_examination(found: Examination) -> None:
             _print_remark(remark)
     if not found.problems:
         print("\nNo problems: no image, patient or study is shared between splits.")
+
+
+def _object_rows(found: Examination) -> Iterator[list[str]]:
+    """Objects of each class, and of each size in COCO's sense; kinds that no split has are left out."""
+    counts = list(found.objects.values())
+    if not counts:
+        return
+    yield []
+    yield ["objects", *(str(count.total) for count in counts)]
+    order = sorted(range(len(found.class_names)), key=lambda k: -sum(count.classes[k] for count in counts))
+    for number in order[:MOST_CLASSES]:
+        yield [found.class_names[number], *(str(count.classes[number]) for count in counts)]
+    if rest := order[MOST_CLASSES:]:
+        yield [f"… {len(rest)} more …", *(str(sum(count.classes[k] for k in rest)) for count in counts)]
+    for name, words in OBJECT_KINDS.items():
+        numbers = [int(getattr(count, name)) for count in counts]
+        if any(numbers):
+            yield [words, *map(str, numbers)]
 
 
 def _print_remark(remark: Remark) -> None:

@@ -54,10 +54,12 @@ def bring_up_to_date(request: Request, out: Path) -> tuple[Plan, int]:
         out: where the report will be written: that it can be is checked before anything is computed.
     """
     from bench.job import restore_training_rows
+    from bench.plan import require_data
     from bench.reporting import check_writable
 
     plan = request.plan(request.results.frame())
     cells = plan.cells if request.force else plan.to_run
+    require_data(cells)
     check_writable(out)
     failures = 0
     if cells:

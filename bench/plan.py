@@ -1,7 +1,8 @@
 """The plan: every cell of a suite with its state in the store, and the reason.
 
 A cell is *fresh* when the store answers its exact question with the present code and data, *stale* when it answers an
-earlier form of it, *failed* when the last attempt at exactly this failed, and *missing* otherwise.
+earlier form of it, *failed* when the last attempt at exactly this failed, and *missing* otherwise. Where the files of a
+published dataset are not there, its cells are planned all the same: stale if the store has an answer, else missing.
 """
 
 from __future__ import annotations
@@ -9,14 +10,15 @@ from __future__ import annotations
 import json
 import shlex
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.data.sources import DataSource
+from bench.errors import DataError
 from bench.identity import Identity, evaluation_identity, manifest_changes, pretraining_identity
 from bench.registry import Catalog
-from bench.spec import PretrainSpec, RunSpec
+from bench.spec import DataSpec, PretrainSpec, RunSpec
 from bench.suite import Suite
 
 if TYPE_CHECKING:
@@ -32,7 +34,9 @@ class PlannedCell:
 
     Attributes:
         address: readable and stable, ``data/backbone/method[variant]/protocol[variant]/data/seedN``.
-        fingerprint: of the evaluation data.
+        fingerprint: of the evaluation data; empty where these or the images of the pre-training are not here, and then
+            ``identity`` and ``pretraining`` have no hash of the data either and answer to no stored result.
+        absent: why they are not here, by the label of the dataset.
         stale: which of the hashes differ from the newest stored answer.
         reason: one sentence.
         changes: what differs, one line each (for ``why``).
@@ -45,6 +49,7 @@ class PlannedCell:
     fingerprint: str
     state: State
     reason: str
+    absent: Mapping[str, str] = field(default_factory=dict)
     stale: tuple[Hash, ...] = ()
     changes: tuple[str, ...] = ()
     stored: str = ""
@@ -80,6 +85,44 @@ def training_address_of(spec: PretrainSpec) -> str:
     return "/".join((spec.trained_on, spec.backbone, spec.name, f"seed{spec.seed}"))
 
 
+def require_data(cells: Iterable[PlannedCell]) -> None:
+    """Refuse to compute cells whose data are not here.
+
+    Raises:
+        DataError: with the reason of each dataset.
+    """
+    absent = {label: reason for cell in cells for label, reason in cell.absent.items()}
+    if absent:
+        raise DataError(" ".join(dict.fromkeys(absent.values())))
+
+
+class _Data:
+    """Fingerprints of the datasets of a plan, each asked for once."""
+
+    def __init__(self, source: DataSource) -> None:
+        self.source = source
+        self.found: dict[str, tuple[str, str]] = {}
+
+    def fingerprint(self, spec: DataSpec) -> str:
+        """Empty where the files of a published set are not here."""
+        return self._ask(spec)[0]
+
+    def absence(self, spec: DataSpec) -> str:
+        """Why they are not; empty where they are."""
+        return self._ask(spec)[1]
+
+    def _ask(self, spec: DataSpec) -> tuple[str, str]:
+        key = spec.canonical_json()
+        if key not in self.found:
+            try:
+                self.found[key] = self.source.fingerprint(spec), ""
+            except DataError as error:
+                if self.source.published(spec) is None:
+                    raise
+                self.found[key] = "", str(error)
+        return self.found[key]
+
+
 def make_plan(
     suite_key: str,
     suite: Suite,
@@ -96,26 +139,25 @@ def make_plan(
         rows: the store's frame.
         words: what the recomputing command must repeat: the suite as typed, ``--store``, ``--plugin`` …
     """
-    fingerprints: dict[str, str] = {}
+    known = _Data(source)
     encoders: dict[str, Identity] = {}
     answers = _Answers(rows)
     cells = []
     for spec in specs:
-        for data in (spec.pretrain.data, spec.data):
-            if data.canonical_json() not in fingerprints:
-                fingerprints[data.canonical_json()] = source.fingerprint(data)
+        used = (spec.pretrain.data, spec.data)
+        absent = {data.label: reason for data in used if (reason := known.absence(data))}
+        trained_on, evaluated_on = map(known.fingerprint, used)
         key = spec.pretrain.canonical_json()
         if key not in encoders:
-            trained_on = fingerprints[spec.pretrain.data.canonical_json()]
             encoders[key] = pretraining_identity(spec.pretrain, catalog, fingerprint=trained_on)
-        evaluated_on = fingerprints[spec.data.canonical_json()]
         identity = evaluation_identity(spec, catalog, encoders[key], fingerprint=evaluated_on)
         cell = PlannedCell(
             address=address_of(spec),
             spec=spec,
-            identity=identity,
+            identity=replace(identity, data="") if absent else identity,
             pretraining=encoders[key],
-            fingerprint=evaluated_on,
+            fingerprint="" if absent else evaluated_on,
+            absent=absent,
             state="missing",
             reason="never computed",
             command=_command(spec, words),
@@ -147,7 +189,7 @@ class _Answers:
     def judge(self, suite: str, cell: PlannedCell) -> PlannedCell:
         """The cell with its state, the reason, and the stored answer that it stands for."""
         identity = cell.identity.digest
-        exact = self.by_identity.get(identity)
+        exact = None if cell.absent else self.by_identity.get(identity)
         earlier = self.by_address.get((suite, cell.address))
         if exact is not None and exact["status"] == "ok":
             reason = "spec, code and data are those of the stored result"
@@ -157,6 +199,8 @@ class _Answers:
             reason = f"{' and '.join(stale)} changed since {str(earlier['finished_at'])[:16]}"
             stored = str(earlier["identity"])
             cell = replace(cell, state="stale", stale=stale, changes=changes, reason=reason, stored=stored)
+        if cell.absent:
+            cell = replace(cell, reason=f"the data are not here: {' '.join(dict.fromkeys(cell.absent.values()))}")
         if exact is not None:
             cell = replace(cell, state="failed", reason=f"{exact['error_type']}: {exact['error_message']}")
         return cell
@@ -171,7 +215,8 @@ def _compare(row: dict[str, Any], spec: RunSpec, identity: Identity) -> tuple[tu
     if row["data_hash"] != identity.data:
         stale.append("data")
         labels = " or ".join(dict.fromkeys((spec.pretrain.data.label, spec.data.label)))
-        changes.append(f"{labels}: content or splits are not those of the stored result")
+        what = "content or splits are not those" if identity.data else "nothing here tells whether they are those"
+        changes.append(f"{labels}: {what} of the stored result")
     if row["spec_hash"] != identity.spec:
         stale.append("spec")
         changes += spec_changes(json.loads(row["spec"]), json.loads(spec.canonical_json()))

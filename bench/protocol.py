@@ -68,12 +68,14 @@ class Work:
         trained: images that pass it forward and backward.
         products: multiplications and additions of everything else, such as linear heads, in units of 1e9.
         pixels: of one image, where they are not the ``image_size`` of the dataset; the cost grows with them.
+        products_by_pixel: what of ``products`` grows with the pixels: it is multiplied by those of one image.
     """
 
     forward: float = 0.0
     trained: float = 0.0
     products: float = 0.0
     pixels: float | None = None
+    products_by_pixel: float = 0.0
 
 
 def _unheard(done: int, total: int, text: str) -> None:

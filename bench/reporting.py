@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,18 +74,29 @@ def build_report(request: Request, plan: Plan, out: Path, *, anew: bool) -> tupl
     return index, True
 
 
-def render_table(request: Request, number: str, *, origin: str, format: str) -> str:
-    """A comparison table in one of the output formats."""
+def render_tables(request: Request, numbers: Sequence[str], *, origin: str, format: str) -> str:
+    """Comparison tables in one of the output formats; several in JSON are one list.
+
+    Raises:
+        RequestError: Table 2 alone was asked for, measured, and nothing measures it.
+    """
     plan = request.plan(request.results.frame())
-    table = _reports(f"table{number}").build_table(
-        origin,
-        plan=plan,
-        rows=shown_rows(plan, request.results.frame()),
-        published=_published(),
-        **_names(request.catalog),
-    )
-    rendered: str = table.render(format)
-    return rendered
+    rows = shown_rows(plan, request.results.frame())
+    shared = {"plan": plan, "rows": rows, "published": _published(), **_names(request.catalog)}
+    tables: list[Any] = []
+    if "1" in numbers:
+        tables.append(_reports("table1").build_table(origin, **shared))
+    if "2" in numbers:
+        tables += _reports("table2").build_tables(origin, **shared)
+    if not tables:
+        raise RequestError(
+            f"Table 2: the suite {plan.suite} measures no detection. Choose a suite with the protocol `detection`, "
+            "such as quick, or --origin published."
+        )
+    rendered = [str(table.render(format)) for table in tables]
+    if format == "json" and len(rendered) > 1:
+        return json.dumps([json.loads(text) for text in rendered], ensure_ascii=False, indent=1) + "\n"
+    return "\n".join(rendered)
 
 
 def shown_rows(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:
@@ -127,9 +139,14 @@ def _source_digest() -> str:
             path for path in Path(spec.origin).parent.rglob("*") if path.is_file() and path.suffix != ".pyc"
         ):
             content.update(file.read_bytes())
-    statistics = ("label_outcome", "paired", "proportion", "ranking", "utility", "weighted")
+    detection = (
+        *("detection", "detection_curves", "detection_frames"),
+        *("average_precision", "coco_precision", "matching"),
+    )
+    statistics = (*detection, "label_outcome", "paired", "proportion", "ranking", "utility", "weighted")
     computed = (f"statistics/{name}.py" for name in statistics)
-    for name in ("table.py", "table_html.py", "table_latex.py", "metric.py", *computed):
+    configured = ("detection/recipes.py", "detection/detectron2_config.py")
+    for name in ("table.py", "table_html.py", "table_latex.py", "metric.py", *configured, *computed):
         content.update((Path(__file__).parent / name).read_bytes())
     return content.hexdigest()
 

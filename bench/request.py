@@ -74,7 +74,14 @@ class Request:
             dataset=self.dataset,
             labels=self.labels,
             params=self.data_params,
+            suite=self._suite_data if self.data is not None else (),
         )
+
+    @property
+    def _suite_data(self) -> tuple[DataSpec, ...]:
+        """Every dataset that the suite names."""
+        _, suite = find_suite(self.suite, self.catalog)
+        return (suite.data, *(item.data for item in suite.protocols if item.data))
 
     @property
     def root(self) -> Path | None:

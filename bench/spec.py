@@ -204,7 +204,7 @@ class PretrainSpec(Frozen):
 
     @property
     def imported(self) -> bool:
-        """Whether the weights come from a file: then ``data`` are only the images of the suite."""
+        """Whether the weights come from a file: then ``data`` are only the images of the evaluation."""
         return self.method == IMPORTED
 
     @property

@@ -11,6 +11,9 @@ overrides:
 protocols:
   - {protocol: linear_probe}
   - {protocol: semi_supervised, variant: "1%", params: {fraction: 0.01}}
+
+``pretraining: imagenet`` takes data, backbone, views, training, methods and overrides from that built-in suite, as far
+as the file does not say otherwise.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ from bench.card import DatasetCard, MethodCard, ProtocolCard
 from bench.errors import SpecError, UnknownNameError, describe
 from bench.registry import Catalog, Entry
 from bench.spec import DataSpec, Frozen, Parameters, PretrainSpec, RunSpec, TrainingSpec, ViewSpec, named
+
+PRETRAINING = ("data", "backbone", "views", "training", "methods", "overrides")
+"""Fields of a suite that decide which encoders it trains."""
 
 
 class Component(Frozen):
@@ -122,9 +128,27 @@ def load_suite(path: Path) -> Suite:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecError(f"{path}: not a readable YAML file: {error}. Fix it, or name another suite.") from error
     try:
-        return Suite.model_validate(content)
+        return Suite.model_validate(_with_pretraining(content, path))
     except ValidationError as error:
         raise SpecError(f"{path}: {describe(error)}") from error
+
+
+def _with_pretraining(content: Any, path: Path) -> Any:
+    """What a file says; the fields of pre-training that it leaves out are those of the suite it names for that.
+
+    Both then ask for the same encoders, which are trained once.
+    """
+    if not isinstance(content, dict) or "pretraining" not in content:
+        return content
+    known = {file.stem: file for file in (Path(__file__).parent / "suites").glob("*.yaml")}
+    key = str(content["pretraining"])
+    if key not in known:
+        raise SpecError(
+            f"{path}: pretraining: there is no built-in suite {key!r}. Choose of {', '.join(sorted(known))}."
+        )
+    whole = yaml.safe_load(known[key].read_text(encoding="utf-8"))
+    inherited = {name: whole[name] for name in PRETRAINING if name in whole}
+    return {**inherited, **{name: value for name, value in content.items() if name != "pretraining"}}
 
 
 def find_suite(name: str, catalog: Catalog) -> tuple[str, Suite]:
@@ -284,6 +308,8 @@ def _run_spec(
     if method.protocols and item.protocol not in method.protocols:
         return None
     evaluated = pretrain.data if data or not item.data else complete_data(item.data, catalog)
+    if pretrain.imported:  # trained elsewhere: it needs no images but those that it is evaluated on
+        pretrain = pretrain.model_copy(update={"data": evaluated})
     dataset = catalog.datasets[evaluated.key]
     assert isinstance(entry.card, ProtocolCard) and isinstance(dataset.card, DatasetCard)
     offered = offers(evaluated) if offers else dataset.card.capabilities

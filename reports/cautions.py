@@ -8,16 +8,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.metric import AUROC, TOP1
+from bench.metric import AP, AUROC, TOP1
 from bench.statistics.paired import needed
 from reports.contest import POINTS, Contest, value_words
 from reports.words import counted, listed
 
 WITHOUT_PATIENTS = frozenset(
-    {"digits", "mnist5k", "fashion_mnist", "cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "tiny_imagenet"}
+    (
+        *("digits", "mnist5k", "fashion_mnist", "cifar10", "cifar100", "stl10"),
+        *("imagenet", "imagenet100", "tiny_imagenet", "digit_scenes"),
+    )
 )
 """Datasets of things and characters: nobody misses their patients."""
 FEW_POSITIVES, FEW_IMAGES, FEW_PATIENTS, FEW_TRAINING, ENOUGH_SEEDS = 10, 100, 30, 200, 3
+NO_DETECTOR = 1.0
+"""An AP below it says that nearly nothing is found."""
+FEW_OBJECTS = 100
 HOPELESS = 20.0
 """A test split that had to grow more than so many times is no advice."""
 
@@ -123,6 +129,8 @@ def _about_numbers(contest: Contest) -> Iterable[str]:
     if contest.images < FEW_IMAGES or (count is not None and count < FEW_PATIENTS):
         of = f" of {counted(count, 'patient')}" if count else ""
         yield f"The test split is small: {counted(contest.images, 'image')}{of}. Only large differences can show."
+    if contest.objects is not None and contest.objects < FEW_OBJECTS:
+        yield f"The test images show only {counted(contest.objects, 'object')}: AP changes much with each of them."
     training = contest.facts.get("splits", {}).get("train", {}).get("images")
     if training and training < FEW_TRAINING:
         yield f"Only {counted(training, 'training image')}: self-supervised pre-training usually needs thousands."
@@ -162,6 +170,13 @@ def _about_guessing(contest: Contest) -> Iterable[str]:
     if not contest.methods:
         return
     best = max((contest.entrants[index] for index in contest.methods), key=lambda entrant: entrant.value)
+    if contest.metric == AP:
+        if (best.low if best.low is not None else best.value) < NO_DETECTOR:
+            yield (
+                f"Even the best value, {value_words(contest, best)}, may be that of a detector which finds next to "
+                "nothing: it was trained too briefly, or on too few scenes, or the objects are too small in them."
+            )
+        return
     if contest.metric == AUROC:
         level, what = 50.0, "guessing"
     else:

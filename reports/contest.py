@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.metric import AUROC, BALANCED_ACCURACY, TOP1, Metric
+from bench.metric import AP, AUROC, BALANCED_ACCURACY, TOP1, Metric
+from bench.statistics.detection import average_precision_statistic
+from bench.statistics.detection_frames import objects_in
 from bench.statistics.paired import Comparison, compare
 from bench.statistics.ranking import Units
 from bench.statistics.weighted import Accuracy, Auroc, BalancedAccuracy, Statistic
 from reports.measured import Measured, protocol_title
-from reports.places import method_path
+from reports.places import DETECTION, method_path
 from reports.results import Record, Result, number, parsed, row_key
 
 if TYPE_CHECKING:
@@ -25,11 +27,13 @@ if TYPE_CHECKING:
 Loader = Callable[[str], "pd.DataFrame | None"]
 """Predictions by the identity of an evaluation; None where the store has none."""
 
-MAIN = ("linear_probe", "multilabel_probe", "knn", "semi_supervised")
-"""Protocols that a verdict may rest on; the first that the plan has is taken."""
+MAIN = (DETECTION, "linear_probe", "multilabel_probe", "knn", "semi_supervised")
+"""Protocols that a verdict may rest on; the first that the plan has for the images is taken."""
 IMBALANCE = 3.0
 """Where the largest class has more than so many times the images of the smallest, all classes count alike."""
 SEED = 20_001
+MOST_WORK, RESAMPLES = 10**9, (200, 2000)
+"""Detections of all methods times resamples at most; resamples at least and at most."""
 PROBABILITY = "probability "
 POINTS = Metric(key="difference", title="difference", unit="points", higher_is_better=None)
 
@@ -40,11 +44,13 @@ class Tested:
 
     Attributes:
         samples: (n,) indices into the dataset.
-        labels: (n,) classes, or (n, F) findings.
+        labels: (n,) classes, or (n, F) findings, or (n, K) whether a scene has an object of the class.
         patients: (n,) names, empty where unknown; None where the data know no patients.
         correct: (n,), of classes.
         scores: (n, F), of findings.
-        findings: their names.
+        scenes: what was found in each scene; see ``bench.statistics.detection_frames``.
+        objects: that count, of all scenes.
+        findings: names of the findings, or of the classes of objects.
     """
 
     samples: NDArray[np.int64]
@@ -52,18 +58,24 @@ class Tested:
     patients: NDArray[np.str_] | None
     correct: NDArray[np.bool_] | None = None
     scores: NDArray[np.float64] | None = None
+    scenes: pd.DataFrame | None = None
+    objects: int | None = None
     findings: tuple[str, ...] = ()
 
     @property
     def tells_apart(self) -> bool:
-        """Whether the test split has two patients at least, and images of both kinds."""
+        """Whether the test split has two patients at least, and images of both kinds, or objects."""
         if Units.of(len(self.labels), self.patients).count < 2:
             return False
+        if self.objects is not None:
+            return self.objects > 0
         if self.scores is None:
             return True
         return bool(((self.labels == 0).any(axis=0) & (self.labels == 1).any(axis=0)).any())
 
     def statistic(self, metric: Metric) -> Statistic:
+        if self.scenes is not None:
+            return average_precision_statistic(self.scenes, len(self.findings), metric_key=metric.key)
         if self.scores is not None:
             return Auroc(self.scores, self.labels)
         assert self.correct is not None
@@ -105,7 +117,8 @@ class Contest:
         entrants: those with values of every planned seed, in the order of the plan.
         absent: title of every other method, and why it cannot be compared.
         comparison: of the entrants, in their order; None with fewer than two.
-        labels: (n,) classes or (n, F) findings of the test images.
+        labels: (n,) classes or (n, F) findings of the test images, or (n, K) which classes of objects they show.
+        objects: how many the test images show; None where there are no boxes.
         names: of the classes or findings; empty where nobody recorded them.
         patients: (n,) of the test images, or None.
         facts: of the images, as the evaluations recorded them; empty where none did.
@@ -121,6 +134,7 @@ class Contest:
     comparison: Comparison | None
     labels: NDArray[np.int64]
     patients: NDArray[np.str_] | None
+    objects: int | None = None
     names: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -207,6 +221,7 @@ def contest_of(measured: Measured, chosen: Sequence[Result], predictions: Loader
         images=len(first.labels),
         clusters=first.patients,
         generator=np.random.default_rng(SEED),
+        resamples=_resamples([seed for seeds in tested.values() for seed in seeds]),
     )
     spec = chosen[0].planned.spec
     return Contest(
@@ -221,10 +236,17 @@ def contest_of(measured: Measured, chosen: Sequence[Result], predictions: Loader
         comparison=comparison if len(tested) > 1 else None,
         labels=first.labels,
         patients=first.patients,
+        objects=first.objects,
         names=first.findings or tuple(facts.get("classes", ())),
         facts=facts,
         command=chosen[0].planned.command.partition(" --methods ")[0],
     )
+
+
+def _resamples(tested: Sequence[Tested]) -> int:
+    """Fewer where detectors found so much that a report would take minutes."""
+    found = sum(sum(map(len, seed.scenes["found_scores"])) for seed in tested if seed.scenes is not None)
+    return int(np.clip(MOST_WORK // max(1, found), *RESAMPLES))
 
 
 def _main_results(results: Sequence[Result]) -> list[Result]:
@@ -262,7 +284,7 @@ def _all_tested(group: Sequence[Result], predictions: Loader) -> tuple[list[Test
     for result in group:
         row = next(iter(result.metrics.values()), None)
         frame = predictions(str(row["identity"])) if row else None
-        one = None if frame is None else _read(frame)
+        one = None if row is None or frame is None else _read(frame, parsed(row["details"]))
         if one is None:
             return [], "the store has no predictions of it"
         if found and not _same_images(one, found[0]):
@@ -271,8 +293,9 @@ def _all_tested(group: Sequence[Result], predictions: Loader) -> tuple[list[Test
     return found, ""
 
 
-def _read(frame: pd.DataFrame) -> Tested | None:
-    """Predictions of classes (``label``, ``top1``), or of findings (``label f`` and ``probability f`` for each f)."""
+def _read(frame: pd.DataFrame, details: Mapping[str, Any]) -> Tested | None:
+    """Predictions of classes (``label``, ``top1``), of findings (``label f`` and ``probability f`` for each f), or of
+    objects, whose classes ``details`` names."""
     ordered = frame.sort_values("sample", kind="stable")
     patients = ordered["patient"].to_numpy(dtype=str) if "patient" in ordered else None
     samples = ordered["sample"].to_numpy(dtype=np.int64)
@@ -280,6 +303,8 @@ def _read(frame: pd.DataFrame) -> Tested | None:
         labels = ordered["label"].to_numpy(dtype=np.int64)
         correct = ordered["top1"].to_numpy(dtype=np.int64) == labels
         return Tested(samples=samples, labels=labels, patients=patients, correct=correct)
+    if "found_boxes" in ordered:
+        return _read_scenes(ordered, samples, patients, tuple(map(str, details.get("classes", ()))))
     names = [name.removeprefix(PROBABILITY) for name in ordered.columns if name.startswith(PROBABILITY)]
     if not names or any(f"label {name}" not in ordered for name in names):
         return None
@@ -289,6 +314,22 @@ def _read(frame: pd.DataFrame) -> Tested | None:
         patients=patients,
         scores=ordered[[f"{PROBABILITY}{name}" for name in names]].to_numpy(dtype=np.float64),
         findings=tuple(names),
+    )
+
+
+def _read_scenes(
+    frame: pd.DataFrame, samples: NDArray[np.int64], patients: NDArray[np.str_] | None, classes: tuple[str, ...]
+) -> Tested | None:
+    """What was found in scenes, beside their objects; None where nobody recorded the classes."""
+    truth = objects_in(frame)
+    counts = ~truth.crowd & ~truth.difficult
+    labels = np.zeros((len(frame), len(classes)), dtype=np.int64)
+    if not classes or (len(truth) and int(truth.labels.max()) >= len(classes)):
+        return None
+    labels[truth.scene[counts], truth.labels[counts]] = 1
+    kept = frame.drop(columns="picture", errors="ignore").reset_index(drop=True)
+    return Tested(
+        samples=samples, labels=labels, patients=patients, scenes=kept, objects=int(counts.sum()), findings=classes
     )
 
 
@@ -305,6 +346,8 @@ def _facts(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def _metric(tested: Tested, facts: Mapping[str, Any]) -> Metric:
+    if tested.scenes is not None:
+        return AP
     if tested.scores is not None:
         return AUROC
     counts = [np.unique(tested.labels, return_counts=True)[1].tolist()]

@@ -39,8 +39,10 @@ class Series:
     Attributes:
         name: quantity.
         slot: position of the quantity in its figure, which decides color and dash.
-        form: an ``area`` is stacked on those before it; a ``total`` is a line in the color of the text.
+        form: an ``area`` is stacked on those before it; a ``total`` is a line in the color of the text; a ``faint``
+            one is gray and stands behind the others.
         low, high: ends of the values' intervals, drawn as a band; empty where there are none.
+        named_at: height of the name at the right edge; without it the name stands where the line ends.
     """
 
     name: str
@@ -48,9 +50,10 @@ class Series:
     seed: int
     epochs: tuple[float, ...]
     values: tuple[float, ...]
-    form: Literal["line", "area", "total"] = "line"
+    form: Literal["line", "area", "total", "faint"] = "line"
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
+    named_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

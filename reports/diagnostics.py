@@ -10,6 +10,7 @@ from bench.metric import Metric
 from bench.table import Cell, Column, Row, Table
 from reports.measured import Measured, context_cells, method_citations, protocol_title
 from reports.places import AUDIT, DESCRIBED, DIAGNOSTICS, OWN_TABLES, method_path, slug
+from reports.places import DETECTION as DETECTOR
 from reports.results import Result, metric_of, parsed, row_key, summarize, written
 
 if TYPE_CHECKING:
@@ -356,8 +357,9 @@ def described(measured: Measured) -> Measured:
 
 
 def linked_from_index(measured: Measured) -> Measured:
-    """The cells that the first page links to: those of Table 1, and every one without a fresh value."""
-    return _kept(measured, lambda r: r.planned.spec.protocol not in OWN_TABLES or r.planned.state != "fresh")
+    """The cells that the first page links to: those of both tables, and every one without a fresh value."""
+    away = [protocol for protocol in OWN_TABLES if protocol != DETECTOR]
+    return _kept(measured, lambda r: r.planned.spec.protocol not in away or r.planned.state != "fresh")
 
 
 def _kept(measured: Measured, keep: Callable[[Result], bool]) -> Measured:

@@ -24,6 +24,21 @@ GLOSSARY = (
      "100 % is perfect. It does not depend on where the line between positive and negative is drawn."),
     ("average precision", "How many of the images with the highest scores have the finding, averaged over all numbers "
      "of images; guessing reaches the share of images with the finding."),
+    ("object detection", "Finding every object on an image: a box around it, its class and a score. A detector has a "
+     "backbone, which may be pre-trained, and further layers that make boxes of its features."),
+    ("AP of a detector (average precision)", "A found box is right when it overlaps an object of its class enough "
+     "(IoU: shared area over joint area). With the boxes sorted by score, precision, the share that is right, is "
+     "averaged over recall, the share of objects found so far, and then over classes. AP is the mean over the overlaps "
+     "0.5, 0.55, …, 0.95. It is no percentage of right answers: on COCO a ResNet-50 reaches about "
+     "40."),
+    ("AP50, AP75", "AP when an overlap of 0.5 or 0.75 is enough. (The survey calls AP50 a median, which it is not: "
+     "erratum 2.)"),
+    ("mask AP", "AP of outlines instead of boxes, where a detector draws them."),
+    ("VOC AP, 11 points", "In the VOC 2007 challenge precision is read at the recalls 0, 0.1, …, 1, in that of COCO at "
+     "101. Values on VOC in papers are of the first kind, and differ by a little from COCO's AP of the same boxes."),
+    ("C4, FPN", "How a detector uses a ResNet. C4 takes the features of its fourth stage and keeps the fifth for the "
+     "single boxes; FPN, a feature pyramid, takes all stages and joins them, so that small objects keep detail."),
+    ("1×, 2×", "Length of the training on COCO: 90 000 steps of 16 images (about 12 passes), or twice that."),
     ("95 % interval", "The values that are compatible with what was measured. What kinds of chance it covers stands "
      "beside it: the choice of test images or patients, the seeds, or both."),
     ("cannot be told apart", "The difference may be chance. It may also be real and too small for these images: "

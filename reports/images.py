@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,12 +29,14 @@ class ImageSet:
         sentences: size, patients, balance.
         splits: a row for each split.
         classes: a row for each class or finding; None where they are too many to list.
+        objects: boxes of each class in each split; None where the images have none.
     """
 
     title: str
     sentences: tuple[str, ...]
     splits: Table
     classes: Table | None
+    objects: Table | None = None
 
 
 def image_sets(measured: Measured) -> tuple[ImageSet, ...]:
@@ -56,6 +58,7 @@ def _image_set(title: str, facts: Mapping[str, Any], number: int) -> ImageSet:
         sentences=tuple(_sentences(facts)),
         splits=_split_table(title, facts, f"splits{suffix}"),
         classes=_class_table(title, facts, f"classes{suffix}") if facts["classes"] else None,
+        objects=_object_table(title, facts, f"objects{suffix}") if facts["classes"] else None,
     )
 
 
@@ -70,10 +73,15 @@ def _sentences(facts: Mapping[str, Any]) -> Iterable[str]:
     color = {1: "gray", 3: "color"}.get(facts["channels"], f"{facts['channels']} channels")
     total = sum(split["images"] for split in splits.values())
     kind = "findings, any number on an image" if facts["multilabel"] else "classes, one on each image"
+    objects = _objects(facts)
+    if objects:
+        kind = "classes of objects, any number in an image"
     yield (
         f"{counted(total, 'image')}, as the networks see them {size} ({color}, {facts['bits']} bits), "
         f"with {facts['class_count']} {kind}."
     )
+    if objects:
+        yield from _about_objects(facts, objects)
     if all(split["patients"] is None for split in splits.values()):
         yield "Patients are not known, so nothing shows whether one patient's images lie in several splits."
     elif facts["shared_patients"]:
@@ -82,6 +90,26 @@ def _sentences(facts: Mapping[str, Any]) -> Iterable[str]:
     else:
         yield "No patient has images in more than one split."
     yield from _balance(facts)
+
+
+ASIDE = {
+    "difficult": "are difficult and neither count when found nor when missed",
+    "crowd": "are regions of many objects, in which what is found does not count",
+    "dropped": "were left out, because nothing can be learned from them",
+}
+
+
+def _about_objects(facts: Mapping[str, Any], objects: Mapping[str, Sequence[int]]) -> Iterable[str]:
+    """How many boxes there are, how many do not count, and images without any."""
+    counts = listed([f"{sum(own)} in the {name} split" for name, own in objects.items()])
+    yield f"They have boxes around {sum(map(sum, objects.values()))} objects: {counts}."
+    kinds = [split.get("object_kinds") or {} for split in _splits(facts).values()]
+    aside = {kind: sum(int(own.get(kind, 0)) for own in kinds) for kind in (*ASIDE, "empty")}
+    if more := [f"{aside[kind]} {words}" for kind, words in ASIDE.items() if aside[kind]]:
+        yield f"Of further boxes {'; '.join(more)}."
+    if aside["empty"]:
+        yield f"{counted(aside['empty'], 'image')} without any object: nothing may be found there."
+    yield "Detectors see the scenes in a size of their own, not in that of the pre-training."
 
 
 def _balance(facts: Mapping[str, Any]) -> Iterable[str]:
@@ -117,6 +145,30 @@ def _split_table(title: str, facts: Mapping[str, Any], key: str) -> Table:
         caption=f"How the images of {title} are divided.",
         stub="Split",
         columns=tuple(columns),
+        rows=tuple(rows),
+    )
+
+
+def _objects(facts: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Boxes of each class, by split; empty where the images have none."""
+    return {name: split["objects"] for name, split in _splits(facts).items() if any(split.get("objects") or ())}
+
+
+def _object_table(title: str, facts: Mapping[str, Any], key: str) -> Table | None:
+    found = _objects(facts)
+    if not found:
+        return None
+    rows = (
+        Row(title=str(name), cells=tuple(Cell(text=str(own[index])) for own in found.values()))
+        for index, name in enumerate(facts["classes"])
+    )
+    return Table(
+        key=key,
+        title="Objects",
+        caption=f"Boxes of each class in {title}; those that do not count, difficult ones and regions of many, are "
+        "left out.",
+        stub="Class",
+        columns=tuple(Column(title=name, groups=("objects",)) for name in found),
         rows=tuple(rows),
     )
 

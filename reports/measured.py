@@ -12,7 +12,7 @@ from bench.card import MethodCard, ProtocolCard
 from bench.metric import AUROC, AVERAGE_PRECISION, Metric
 from bench.spec import IMPORTED
 from bench.table import Cell, Column, Row, Table
-from reports.places import OWN_TABLES, PLACES, WHAT, method_path, value_columns
+from reports.places import DETECTION, OWN_TABLES, PLACES, WHAT, method_path, value_columns
 from reports.results import Result, collect, image_interval, metric_of, row_key, summarize
 from reports.ties import RULE, Contender, mark_best
 from reports.words import counted, listed
@@ -94,6 +94,13 @@ class Measured:
         place = (protocol, fraction)
         return [r for r in group if place_of(r) == place and r.planned.spec.variant == self.shown[place]]
 
+    @cached_property
+    def without_detection(self) -> Measured:
+        """What Table 1 and its companion are made of. Detection has scenes of its own: its cells would open rows here
+        that have no value in any column."""
+        kept = tuple(result for result in self.results if result.planned.spec.protocol != DETECTION)
+        return self if len(kept) == len(self.results) else replace(self, results=kept)
+
     def groups(self) -> dict[tuple[str, ...], list[Result]]:
         """Results by table row, in the order of the plan."""
         rows: dict[tuple[str, ...], list[Result]] = {}
@@ -104,6 +111,7 @@ class Measured:
 
 def measured_table(measured: Measured) -> Table:
     """Table 1 as measured: one row per method, dataset, backbone and number of epochs."""
+    measured = measured.without_detection
     context = (Column(title="data"), Column(title="backbone"), Column(title="epochs"), Column(title="seeds"))
     groups = measured.groups()
     table = Table(
@@ -221,11 +229,9 @@ def mark_contexts(
     for indices in contexts.values():
         columns: list[tuple[Contender, ...]] = [() for _ in table.columns]
         for offset, (protocol, fraction, _) in enumerate(PLACES):
-            found = [
-                _contender(table, measured, index, start + offset, groups[index], protocol, fraction)
-                for index in indices
-            ]
-            columns[start + offset] = tuple(contender for contender in found if contender)
+            columns[start + offset] = contenders(
+                table, measured, start + offset, {i: measured.at(groups[i], protocol, fraction) for i in indices}
+            )
         words = _context_words(measured, groups[indices[0]]) if several else ""
         table = mark_best(table, columns, where=", ".join(filter(None, (where, words))))
     return table
@@ -236,23 +242,23 @@ def _context_words(measured: Measured, group: Sequence[Result]) -> str:
     return f"{cells[0].text}, {cells[1].text}, {cells[2].text} epochs"
 
 
-def _contender(
-    table: Table,
-    measured: Measured,
-    row: int,
-    column: int,
-    group: Sequence[Result],
-    protocol: str,
-    fraction: float,
-) -> Contender | None:
+def contenders(
+    table: Table, measured: Measured, column: int, groups: Mapping[int, Sequence[Result]]
+) -> tuple[Contender, ...]:
+    """Who competes in a column, among the rows with these results behind their cell; baselines do not."""
+    competing = {row: g for row, g in groups.items() if g and not measured.is_baseline(g[0].planned.spec.pretrain.name)}
+    found = [_contender(table, row, column, group) for row, group in competing.items()]
+    return tuple(contender for contender in found if contender)
+
+
+def _contender(table: Table, row: int, column: int, results: Sequence[Result]) -> Contender | None:
     """The value as a competitor; its intervals over seeds and over test images are combined in quadrature."""
     cell = table.rows[row].cells[column]
-    baseline = measured.is_baseline(group[0].planned.spec.pretrain.name)
-    if cell.value is None or cell.metric is None or cell.state != "measured" or baseline:
+    if cell.value is None or cell.metric is None or cell.state != "measured":
         return None
     spans = [(cell.low, cell.high)]
     if cell.seeds != 1:  # the interval of a single seed is that over test images already
-        spans.append(image_interval(measured.at(group, protocol, fraction), cell.metric) or (None, None))
+        spans.append(image_interval(results, cell.metric) or (None, None))
     below = math.hypot(*(cell.value - low for low, _ in spans if low is not None))
     above = math.hypot(*(high - cell.value for _, high in spans if high is not None))
     return Contender(row=row, value=cell.value, low=cell.value - below, high=cell.value + above)
@@ -261,6 +267,7 @@ def _contender(
 def companion_table(measured: Measured) -> Table | None:
     """What has no column in Table 1 and no page: further protocols, such as kNN, and metrics; None without any."""
     taken = {(p, measured.shown.get((p, fraction)), metric.key) for p, fraction, metric in PLACES}
+    measured = measured.without_detection
     others = {
         (result.planned.spec.protocol, result.planned.spec.variant): None
         for result in measured.results

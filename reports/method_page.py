@@ -10,7 +10,7 @@ from bench.published import load_papers
 from bench.table import Cell, Column, Row, Table
 from reports.measured import Measured, context_cells, protocol_title
 from reports.panels import Fact
-from reports.places import OWN_TABLES, slug
+from reports.places import DETECTION, OWN_TABLES, slug
 from reports.published_rows import short_name
 from reports.results import Result, metric_of, row_key, summarize
 
@@ -53,7 +53,7 @@ def results_table(measured: Measured, method: str) -> Table:
     groups: dict[tuple[str, ...], list[Result]] = {}
     for result in measured.results:
         spec = result.planned.spec
-        if spec.pretrain.name == method and spec.protocol not in OWN_TABLES:
+        if spec.pretrain.name == method and (spec.protocol not in OWN_TABLES or spec.protocol == DETECTION):
             groups.setdefault((*row_key(spec), spec.protocol, spec.variant), []).append(result)
     metrics = _metrics(measured, groups)
     context = ("data", "backbone", "epochs", "seeds", "interval")

@@ -11,12 +11,20 @@ from bench.published import CONFIDENCE_WORDS, load_papers
 from bench.published.errata import CHECKS, SEVERITIES, errata_csv, load_errata
 from bench.table import MARKS, STATES, Format, Table
 from bench.table_html import to_html
-from reports import ablations
+from reports import ablations, table2_beside, table2_measured
 from reports.architecture import draw_architecture
 from reports.bibtex import bibtex
 from reports.breakdown import Breakdown, breakdown_figure, breakdown_table, epochs_csv
 from reports.comparison import caption, comparison_table, gallery, page_of
+from reports.contest import Loader
 from reports.curves import training_figures
+from reports.detection_configuration import configuration
+from reports.detection_figures import iteration_figure, loss_figures, recall_figure
+from reports.detection_gain import Gained, gain_sentences, gain_table
+from reports.detection_page import Setting, sentences
+from reports.detection_pictures import LEGEND, sheet
+from reports.detection_seen import seen
+from reports.detection_tables import class_table, size_table
 from reports.diagnostics import (
     QUANTITIES,
     audit_table,
@@ -38,14 +46,18 @@ from reports.label_tables import accuracy_table, utility_table
 from reports.measured import MEASURED_NOTE, Measured, companion_table, measured_table
 from reports.method_page import card_facts, collapse_facts, encoders, results_table
 from reports.overview import compute_seconds, counts, environments, gaps, headline, recipe_table
-from reports.panels import measured_panels, published_panels
+from reports.panels import measured_panels, printed_panels, published_panels
 from reports.places import method_path, slug
 from reports.plots import draw, draw_multiples
 from reports.published_rows import PublishedRow, short_name
 from reports.spectra import spectrum_figures
 from reports.table1 import LOWER_BOUND_NOTE, PUBLISHED_NOTE, published_table, side_by_side
+from reports.table2 import published_tables
+from reports.table2_measured import only_detection
+from reports.table2_published import Printed
 from reports.ties import RULE
 from reports.verdict import Verdict
+from reports.words import listed
 
 if TYPE_CHECKING:
     import jinja2
@@ -67,6 +79,7 @@ class Pages:
     shared: Mapping[str, Any]
     measured: Measured
     printed: tuple[PublishedRow, ...]
+    detectors: tuple[Printed, ...]
     losses: Mapping[str, Breakdown]
 
     @property
@@ -74,7 +87,8 @@ class Pages:
         """Whether the suite measures anything that Table 1 has a column for."""
         return bool(self.measured.shown)
 
-    def index(self, found: Sequence[Verdict]) -> None:
+    def index(self, found: Sequence[Verdict], gained: Gained) -> None:
+        detection = table2_measured.measured_table(self.measured)
         first = side_by_side(self.printed, self.measured) if self.fits_table1 else companion_table(self.measured)
         self._page(
             "index.html",
@@ -86,6 +100,8 @@ class Pages:
             gaps=gaps(self.measured),
             table=self._table(first) if first else None,
             fits_table1=self.fits_table1,
+            table2=self._table(detection) if detection else None,
+            gained=gain_sentences(gained),
             recipes=self._table(recipe_table(self.measured)),
             environments=environments(self.measured),
             minutes=f"{compute_seconds(self.measured) / 60:.1f}",
@@ -99,6 +115,7 @@ class Pages:
                 "words": item,
                 "splits": self._table(item.splits),
                 "classes": self._table(item.classes) if item.classes else None,
+                "objects": self._table(item.objects) if item.objects else None,
             }
             for item in found
         ]
@@ -121,6 +138,22 @@ class Pages:
             fits_table1=self.fits_table1,
             tables=[self._table(table) for table in tables],
             panels=(*measured_panels(scored(self.measured)), *published_panels(self.printed)),
+        )
+
+    def table2(self, gained: Gained) -> None:
+        found = (
+            table2_beside.side_by_side(self.detectors, self.measured),
+            table2_measured.measured_table(self.measured),
+            gain_table(self.measured, gained),
+        )
+        tables = [table for table in found if table]
+        self._page(
+            "table2.html",
+            title="Table 2",
+            measures=bool(tables),
+            gained=gain_sentences(gained),
+            tables=[self._table(table) for table in (*tables, *published_tables(self.detectors))],
+            panels=(*measured_panels(only_detection(self.measured)), *printed_panels(self.detectors)),
         )
 
     def methods(self) -> None:
@@ -208,6 +241,32 @@ class Pages:
             ],
         }
 
+    def detection(self, predictions: Loader | None) -> None:
+        found: tuple[Setting, ...] = self.shared["detection_settings"]
+        if found:
+            shown = [self._detection(setting, predictions) for setting in found]
+            pictures = {key: symbol for item in shown for key, symbol in item["seen"].symbols.items()}
+            self._page("detection.html", title="Detection", settings=shown, sheet=sheet(pictures), legend=LEGEND)
+
+    def _detection(self, setting: Setting, predictions: Loader | None) -> dict[str, Any]:
+        """One setting of the protocol: pictures, curves, values by class and size, and what it was told."""
+        shown, told = seen(setting, predictions), configuration(setting)
+        tried = iteration_figure(setting)
+        figures = [*(recall_figure(setting, curves) for curves in shown.curves), *([tried] if tried else [])]
+        tables = (class_table(self.measured, setting), size_table(self.measured, setting))
+        return {
+            "setting": setting,
+            "sentences": tuple(sentences(setting)),
+            "seen": shown,
+            "left_out": listed(shown.left_out) if shown.left_out else "",
+            "columns": [(title, f"score ≥ {least:.2f}" if least < 2 else "") for title, least in shown.methods.items()],
+            "seeded": any(len(entry.results) > 1 for entry in setting.entries),
+            "figures": [{"figure": figure, "svg": draw(figure)} for figure in figures],
+            "tables": [self._table(table) for table in tables if table],
+            "configuration": told,
+            "configured": self._table(told.table),
+        }
+
     def ablations(self) -> None:
         found: tuple[ablations.Family, ...] = self.shared["studies"]
         if found:
@@ -225,7 +284,7 @@ class Pages:
         loss = self.losses.get(key)
         figures = [breakdown_figure(loss, title="Loss terms")] if loss else []
         identities = encoders(self.measured, key)
-        figures += training_figures(history, identities, method=slug(key))
+        figures += [*training_figures(history, identities, method=slug(key)), *loss_figures(self.measured, key)]
         audit = audit_table(self.measured, method=key)
         self._page(
             method_path(key),

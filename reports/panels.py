@@ -10,9 +10,12 @@ from typing import Any
 from bench.card import ProtocolCard
 from bench.published import CONFIDENCE_WORDS, load_papers
 from bench.table import STATES, CellState
+from reports.detection_facts import ELSEWHERE, TOLD, detector_pairs
 from reports.measured import Measured, protocol_title
+from reports.places import DETECTION
 from reports.published_rows import PublishedRow, lacks_epochs, published_panel_id, short_name
 from reports.results import Record, Result, metric_of, number, panel_id, parsed, row_key, summarize, whole
+from reports.table2_published import BASELINES, Printed, printed_title
 
 STATE_OF: dict[str, CellState] = {"fresh": "measured", "stale": "stale", "failed": "failed", "missing": "missing"}
 LONGEST_LIST = 12
@@ -162,7 +165,8 @@ def _identity_section(result: Result, shown: Record | None) -> Section:
     else:
         identity = planned.identity
         pairs = [("spec", identity.spec), ("code", identity.code), ("data", identity.data)]
-        pairs += [("job", identity.digest), ("pre-training", planned.pretraining.digest)]
+        if identity.data:  # without the data there is no job yet
+            pairs += [("job", identity.digest), ("pre-training", planned.pretraining.digest)]
     facts = tuple(Fact(label=name, value=str(value), code=True) for name, value in pairs if value)
     return Section(title="Identity (SHA-256)", facts=facts)
 
@@ -232,12 +236,17 @@ def _details_section(row: Record) -> list[Section]:
     details = parsed(row["details"])
     if not details:
         return []
+    elsewhere = {"data"}  # the images have a page of their own
+    sections = []
+    if row.get("protocol") == DETECTION:
+        sections.append(_section("Detector", detector_pairs(details)))
+        elsewhere |= {*TOLD, *ELSEWHERE}
     facts = tuple(
         Fact(label=str(name), value=_compact(value))
         for name, value in sorted(details.items())
-        if value not in ({}, []) and name != "data"  # the images have a page of their own
+        if value not in ({}, []) and name not in elsewhere
     )
-    return [Section(title="Chosen and recorded by the protocol", facts=facts)]
+    return [*sections, Section(title="Chosen and recorded by the protocol", facts=facts)]
 
 
 def _compact(value: Any) -> str:
@@ -293,6 +302,43 @@ def _published_panel(row: PublishedRow, record: Mapping[str, Any]) -> Panel:
         title=f"{row.title}: {metric.title}, {_setting(record)}",
         runs=(Run(title="Published value", state=state, sections=(Section(title="Source", facts=facts),)),),
     )
+
+
+def printed_panels(items: Iterable[Printed]) -> tuple[Panel, ...]:
+    """One panel for what one source prints for one configuration under one setting of detection."""
+    return tuple(_printed_panel(item) for item in items)
+
+
+def _printed_panel(item: Printed) -> Panel:
+    paper, first = load_papers()[item.paper], next(iter(item.records.values()))
+    values = [f"{name} {record['value']:g}" for name, record in item.values.items()]
+    confidences = dict.fromkeys(str(record["confidence"]) for record in item.records.values())
+    notes = dict.fromkeys(str(record["notes"]) for record in item.records.values() if record["notes"])
+    pairs = [
+        ("values", f"{', '.join(values)} (%)"),
+        ("origin", "quoted: this source took the values from elsewhere" if item.quoted else "the source's own result"),
+        ("table", item.table),
+        ("also printed in", "; ".join(item.also)),
+        ("confidence", "; ".join(f"{name}: {CONFIDENCE_WORDS[name]}" for name in confidences)),
+        ("setting", f"{item.setting.title}; in the source's words: {first['protocol']}, {first['eval_data']}"),
+        ("pre-training", f"{first['pretrain_data']}, {first['backbone']}, {_printed_epochs(item)}".rstrip(", ")),
+        ("variant in the source", first["variant"]),
+        ("notes", "; ".join(notes)),
+    ]
+    source = Fact(label="source", value=f"{short_name(paper.key)}. {paper.title}", href=paper.link)
+    state = "† quoted" if item.quoted else "published"
+    sections = (Section(title="Source", facts=(source, *_section("", pairs).facts)),)
+    return Panel(
+        id=item.panel,
+        title=f"{printed_title(item.title, item.variant)}: {item.setting.title}",
+        runs=(Run(title="Published values", state=state, sections=sections),),
+    )
+
+
+def _printed_epochs(item: Printed) -> str:
+    if item.epochs:
+        return f"{item.epochs} epochs"
+    return "" if item.method in BASELINES else "epochs not printed here"
 
 
 def _setting(record: Mapping[str, Any]) -> str:

@@ -22,11 +22,13 @@ HEADINGS = {
 }
 
 DIAGNOSTICS, AUDIT, LABELS = "diagnostics", "false_negative_audit", "label_efficiency"
+DETECTION = "detection"
+"""The protocol of Table 2 and of the page of detections."""
 DESCRIBED = (DIAGNOSTICS, AUDIT)
 """The protocols of the page of diagnostics."""
 
-OWN_TABLES = (*DESCRIBED, LABELS)
-"""Protocols with a page of their own: they describe more than they score, in many columns."""
+OWN_TABLES = (*DESCRIBED, LABELS, DETECTION)
+"""Protocols with a page of their own, because they describe more than they score or have settings of their own."""
 
 WHAT = "Linear evaluation on frozen features and semi-supervised fine-tuning, accuracy on the test split in %."
 """What the table shows, for captions."""

@@ -150,16 +150,21 @@ def _areas(axes: Axes, figure: Figure) -> dict[int, float]:
 
 
 def _color(item: Series) -> str:
+    if item.form == "faint":
+        return FAINT
     return INK if item.form == "total" else SLOTS[item.slot % len(SLOTS)]
 
 
 def _line(axes: Axes, item: Series) -> None:
+    plain = item.form in ("total", "faint")
     axes.plot(
         item.epochs,
         item.values,
         color=_color(item),
-        linestyle="solid" if item.form == "total" else DASHES[item.slot % len(DASHES)],
-        linewidth=1.0 if item.form == "total" else 1.5,
+        alpha=0.55 if item.form == "faint" else None,
+        linestyle="solid" if plain else DASHES[item.slot % len(DASHES)],
+        linewidth=1.0 if plain else 1.5,
+        zorder=1.5 if item.form == "faint" else None,
         marker="o" if len(item.values) == 1 or item.low else None,
         markersize=3,
     )
@@ -172,7 +177,10 @@ def _label_ends(axes: Axes, figure: Figure, middles: Mapping[int, float]) -> Non
     ends: dict[int, Series] = {}
     for item in figure.series:
         ends.setdefault(item.slot, item)
-    places = {slot: middles.get(slot, item.values[-1]) for slot, item in ends.items()}
+    places = {
+        slot: middles.get(slot, item.values[-1] if item.named_at is None else item.named_at)
+        for slot, item in ends.items()
+    }
     low, high = (_placed(figure, value) for value in axes.get_ylim())
     named = sorted(ends.values(), key=lambda item: places[item.slot])
     heights = spread([(_placed(figure, places[item.slot]) - low) / (high - low) for item in named], gap=0.085)

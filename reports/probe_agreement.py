@@ -36,6 +36,7 @@ def agreement_table(measured: Measured, predictions: Loader | None) -> Table | N
         measured: the results.
         predictions: of an evaluation by its identity.
     """
+    measured = measured.without_detection
     cached, augmented = _variants(measured)
     if cached is None or not augmented:
         return None

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.card import MethodCard, ProtocolCard
-from reports import ablations, label_efficiency
+from reports import ablations, detection_page, label_efficiency
 from reports.breakdown import breakdowns
 from reports.contest import Loader
+from reports.detection_gain import gains
 from reports.diagnostics import described
 from reports.files import Files
 from reports.findings import finding_tables
@@ -22,6 +23,7 @@ from reports.pages import Pages
 from reports.places import method_path
 from reports.probe_agreement import agreement_table
 from reports.published_rows import published_rows
+from reports.table2_published import printed_detectors
 from reports.verdict import verdicts
 
 if TYPE_CHECKING:
@@ -64,15 +66,25 @@ def build_site(
     files = Files()
     shared = _shared(plan, measured, suite)
     losses = {item.name: item for item in breakdowns(measured, history)}
-    pages = Pages(files=files, shared=shared, measured=measured, printed=printed, losses=losses)
-    pages.index(verdicts(measured, predictions) if predictions else ())
+    pages = Pages(
+        files=files,
+        shared=shared,
+        measured=measured,
+        printed=printed,
+        detectors=printed_detectors(published),
+        losses=losses,
+    )
+    gained = gains(measured, predictions)
+    pages.index(verdicts(measured, predictions) if predictions else (), gained)
     pages.images()
     pages.findings()
     pages.table1(agreement_table(measured, predictions))
+    pages.table2(gained)
     pages.methods()
     pages.breakdown(history)
     pages.diagnostics()
     pages.label_efficiency()
+    pages.detection(predictions)
     pages.ablations()
     for key in dict.fromkeys(result.planned.spec.pretrain.name for result in measured.results):
         if key in measured.methods:
@@ -110,6 +122,7 @@ def _shared(plan: Plan, measured: Measured, suite: str) -> dict[str, Any]:
         "finding_tables": finding_tables(measured),
         "diagnosed": bool(described(measured).results),
         "label_studies": label_efficiency.studies(measured),
+        "detection_settings": detection_page.settings(measured),
         "studies": ablations.families(measured, _expected(plan)),
     }
 

@@ -146,6 +146,7 @@ def _published_contenders(
 
 def side_by_side(printed: Sequence[PublishedRow], measured: Measured) -> Table:
     """Table 1 with published and measured values in one row per method; the contexts stand in the header."""
+    measured = measured.without_detection
     contexts = _contexts(measured)
     order = _paired(printed, measured)
     columns = [Column(title="epochs", groups=(f"Published: {DATA}, {BACKBONE}",))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from bench.metric import AUROC, BALANCED_ACCURACY, TOP1, Metric
+from bench.metric import AP, AUROC, BALANCED_ACCURACY, TOP1, Metric
 from bench.statistics.paired import Difference
 from bench.table import Cell, Column, Row, Table
 from reports.cautions import Advice, advice, warnings
@@ -22,13 +22,22 @@ from reports.words import counted, listed
 P_VALUE = Metric(key="p", title="p, corrected", higher_is_better=None, decimals=3)
 
 OPEN = VERDICTS["cannot be told"]
-CALLED = {TOP1.key: "accuracy", BALANCED_ACCURACY.key: "balanced accuracy", AUROC.key: "AUROC"}
+CALLED = {
+    TOP1.key: "accuracy",
+    BALANCED_ACCURACY.key: "balanced accuracy",
+    AUROC.key: "AUROC",
+    AP.key: "average precision (AP)",
+}
 EXPLAINED = {
     TOP1.key: "Accuracy is the share of test images whose class is named correctly.",
     BALANCED_ACCURACY.key: "Balanced accuracy is the share of correctly named images, taken for each class and then "
     "averaged, because the classes differ much in size: a large class cannot hide a small one.",
     AUROC.key: "AUROC is the probability that an image with a finding gets a higher score than one without it, "
     "averaged over the findings: 50 % is guessing, 100 % is perfect.",
+    AP.key: "Average precision is high when a detector finds the objects, frames them tightly, and is surer of its "
+    "right boxes than of its wrong ones: 100 % is perfect, and boxes at random places have nearly 0 %. A box is right "
+    "when it and an object of its class overlap by 50 % of their joint area, then 55 %, and so on up to 95 %; AP is "
+    "the mean over these demands and over the classes.",
 }
 
 
@@ -52,6 +61,7 @@ class Verdict:
         warnings: what may make the answer wrong.
         figure: every method's value with its interval, as an ``<svg>`` element.
         pairs: every pair's difference; None with one method.
+        objects: it is about finding objects.
     """
 
     title: str
@@ -61,6 +71,7 @@ class Verdict:
     warnings: tuple[str, ...]
     figure: str
     pairs: Table | None
+    objects: bool = False
 
 
 def verdicts(measured: Measured, predictions: Loader) -> tuple[Verdict, ...]:
@@ -77,6 +88,7 @@ def verdicts(measured: Measured, predictions: Loader) -> tuple[Verdict, ...]:
             warnings=tuple(warnings(contest, flags)),
             figure=forest(contest),
             pairs=_pairs(contest, key="pairs" if index == 0 else f"pairs-{index + 1}"),
+            objects=contest.objects is not None,
         )
         for index, contest in enumerate(found)
     )
@@ -85,7 +97,7 @@ def verdicts(measured: Measured, predictions: Loader) -> tuple[Verdict, ...]:
 def _answers(measured: Measured, contest: Contest, worth: Sequence[str], predictions: Loader) -> Iterable[Answer]:
     yield Answer(question="Which method leads?", sentences=_lead(contest)[1:])
     yield Answer(question="Is pre-training worth it at all?", sentences=tuple(_against_baselines(contest)))
-    if worth:
+    if worth and contest.objects is None:
         yield Answer(question="How many labels is it worth?", sentences=tuple(worth))
     else:
         yield Answer(question="What with few labels?", sentences=tuple(_with_few(measured, contest, predictions)))
@@ -133,18 +145,24 @@ def _lead(contest: Contest) -> tuple[str, ...]:
         for index in worse
     ]
     if len(leaders) == 1:
-        return (f"{best.title} leads: it is better than every other self-supervised method.", first, *losses)
+        return (f"{best.title} leads: {_better(contest)} every other self-supervised method.", first, *losses)
     ties = [
         f"{entrants[index].title} lies {_gap(contest.comparison.between(leaders[0], index))} behind"
         for index in leaders[1:]
     ]
     told = f"{listed(ties)}: so small a difference may be chance." if ties else ""
     caution = "That is no proof that they are equal."
+    finding = "" if contest.objects is None else " in finding objects"
     if not worse:
-        headline = f"No winner can be named: {listed(titles)} cannot be told apart."
+        headline = f"No winner can be named{finding}: {listed(titles)} cannot be told apart."
     else:
-        headline = f"{listed(titles)} lead and cannot be told apart."
+        headline = f"{listed(titles)} lead{finding} and cannot be told apart."
     return (headline, first, f"{told} {caution}", *losses)
+
+
+def _better(contest: Contest) -> str:
+    """What leading means here."""
+    return "it is better than" if contest.objects is None else "detectors built on it find objects better than those of"
 
 
 def _against_baselines(contest: Contest) -> Iterable[str]:
@@ -245,9 +263,12 @@ def _with_few(measured: Measured, contest: Contest, predictions: Loader) -> Iter
 def _grounds(measured: Measured, contest: Contest) -> Iterable[str]:
     of = f" of {counted(contest.patient_count, 'patient')}" if contest.patient_count else ""
     card = measured.protocols.get(contest.protocol_key)
-    yield f"It rests on {counted(contest.images, 'test image')}{of}, which no method saw in training."
+    shown = "" if contest.objects is None else f" with {counted(contest.objects, 'object')}"
+    yield f"It rests on {counted(contest.images, 'test image')}{of}{shown}, which no method saw in training."
     yield f"{contest.protocol}: {card.summary}" if card else f"The protocol is {contest.protocol}."
     yield EXPLAINED[contest.metric.key]
+    if contest.objects is not None:
+        yield "The detectors differ in the encoder that they start from; the page “Detection” has their settings."
     drawn = "patients" if contest.clustered else "images"
     if contest.seeds == 1:
         yield (

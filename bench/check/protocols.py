@@ -1,4 +1,7 @@
-"""The battery for protocols: a few evaluations of a tiny encoder on a synthetic dataset of six classes or findings."""
+"""The battery for protocols: a few evaluations of a tiny encoder on a synthetic dataset.
+
+It has six classes, findings where the card asks for ``multilabel``, or scenes where it asks for ``boxes``.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,8 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from bench.card import ProtocolCard
+from bench.check.agreement import close_columns, equal_frames, lasting
 from bench.check.battery import CheckResult, ContractBrokenError, literal_defaults, run_checks
 from bench.check.methods import TinyBackbone
+from bench.check.scenes import RecordingScenes, check_frame, other_objects, recomputed, synthetic_scenes
 from bench.data.dataset import UNCERTAIN, UNKNOWN, ImageDataset, Subset
 from bench.data.pixels import planes, unit
 from bench.encoders.encoder import Encoder
@@ -28,16 +34,18 @@ from bench.training.randomness import isolated_rng
 NUM_CLASSES = 6
 SIZES = {"train": 600, "validation": 60, "test": 60}
 SEED = 1
-LENGTHS, LONGEST = ("steps", "epochs"), 20
-PREDICTED = ("top", "log_p", "probability")
+LENGTHS, LONGEST = ("steps", "epochs", "iterations"), 20
+PREDICTED = ("top", "log_p", "probability", "found_")
 """How the columns of what was predicted begin; the others may hold the label."""
+PICTURE = "picture"
+"""A column of images for pages, which the first scenes have, whichever these are."""
 
 
 def check_protocol(entry: Entry) -> list[CheckResult]:
     """Run the battery on a registered protocol.
 
-    Parameters called ``steps`` or ``epochs`` are cut to 20, so that the battery stays quick; the rest has its defaults.
-    A protocol whose card says ``compares_images`` is not asked to judge each image alone.
+    Parameters called ``steps``, ``epochs`` or ``iterations`` are cut to 20, so that the battery stays quick; the rest
+    has its defaults. A protocol whose card says ``compares_images`` is not asked to judge each image alone.
     """
     assert isinstance(entry.card, ProtocolCard)
     trial = ProtocolTrial(entry, entry.card)
@@ -128,18 +136,37 @@ def tiny_encoder(data: ImageDataset) -> Encoder:
     return encoder
 
 
+def synthetic_data(card: ProtocolCard) -> RecordingDataset | RecordingScenes:
+    """What the card asks for."""
+    if "boxes" in card.requires:
+        return synthetic_scenes()
+    return synthetic_findings() if "multilabel" in card.requires else synthetic_dataset()
+
+
+def with_other_test_labels(data: RecordingDataset | RecordingScenes) -> RecordingDataset | RecordingScenes:
+    """The same images, of which those of the test split show something else, as their labels and boxes say."""
+    if isinstance(data, RecordingScenes):
+        return other_objects(data)
+    labels, test = data.labels.copy(), data.splits["test"]
+    labels[test] = other_labels(labels[test])
+    return replace(data, labels=labels, reads=[])
+
+
+def _cut(name: str, value: Any) -> Any:
+    """A length of at most 20; None and 0 stand for one that the protocol finds itself, iterations for the recipe's."""
+    if name == "iterations":
+        return min(value or LONGEST, LONGEST)
+    return min(value, LONGEST) if name in LENGTHS and value else value
+
+
 class ProtocolTrial:
     """One protocol on the synthetic dataset; the first evaluation is shared by the checks."""
 
     def __init__(self, entry: Entry, card: ProtocolCard) -> None:
         self.entry = entry
         self.card = card
-        params = entry.complete({})
-        # None and 0 stand for a length that the protocol finds itself.
-        self.params = {
-            name: min(value, LONGEST) if name in LENGTHS and value else value for name, value in params.items()
-        }
-        self.data = synthetic_findings() if "multilabel" in card.requires else synthetic_dataset()
+        self.params = {name: _cut(name, value) for name, value in entry.complete({}).items()}
+        self.data = synthetic_data(card)
         self.encoder = tiny_encoder(self.data)
         self.weights = {name: tensor.clone() for name, tensor in self.encoder.module.state_dict().items()}
 
@@ -152,6 +179,11 @@ class ProtocolTrial:
     @cached_property
     def outcome(self) -> Outcome:
         return self.evaluate(self.data)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """What must not depend on anything but the encoder, the fit and the scene or image."""
+        return self.outcome.predictions.drop(columns=PICTURE, errors="ignore")
 
     @cached_property
     def test_labels(self) -> NDArray[np.int64]:
@@ -184,8 +216,8 @@ def scores_are_sound(trial: ProtocolTrial) -> None:
     """Every score counts the test images, and its interval holds it and says what it covers."""
     for score in trial.outcome.scores:
         what = f"score {score.metric.key!r}"
-        if score.n != SIZES["test"]:
-            raise ContractBrokenError(f"{what} has n={score.n}; the test split has {SIZES['test']} images.")
+        if score.n != len(trial.test_labels):
+            raise ContractBrokenError(f"{what} has n={score.n}; the test split has {len(trial.test_labels)} images.")
         if math.isnan(score.value):
             if score.metric.key not in trial.outcome.details.get("undefined", {}):
                 raise ContractBrokenError(f"{what} is NaN. Say why in details['undefined'][{score.metric.key!r}].")
@@ -203,11 +235,16 @@ def predictions_are_complete(trial: ProtocolTrial) -> None:
         raise ContractBrokenError("the predictions have no column 'sample'. Add subset.samples.")
     if sorted(predictions["sample"]) != sorted(trial.data.splits["test"]):
         raise ContractBrokenError("the predictions' samples are not those of the test split, each once.")
+    if isinstance(trial.data, RecordingScenes):
+        test = trial.data.splits["test"]
+        check_frame(predictions, trial.data.objects.of_scenes(test), test)
 
 
 def predictions_recompute_scores(trial: ProtocolTrial) -> None:
     """Top-1 and top-5 follow from the predictions, and so do balanced accuracy, AUROC and average precision."""
     predictions = trial.outcome.predictions
+    if isinstance(trial.data, RecordingScenes):
+        _check_detections(trial, trial.data)
     for score in trial.outcome.scores:
         if not math.isnan(score.value) and (recompute := RECOMPUTED.get(score.metric.key)):
             value = recompute(predictions)
@@ -222,6 +259,14 @@ def predictions_recompute_scores(trial: ProtocolTrial) -> None:
         hits = predictions[columns].eq(predictions["label"], axis=0).any(axis=1)
         if not math.isclose(100 * hits.mean(), score.value, abs_tol=1e-9):
             raise ContractBrokenError(f"{score.metric.key} is {score.value}, the predictions give {100 * hits.mean()}.")
+
+
+def _check_detections(trial: ProtocolTrial, data: RecordingScenes) -> None:
+    values = recomputed(trial.outcome.predictions, data, seed=SEED)
+    for score in trial.outcome.scores:
+        value = values.get(score.metric.key, score.value)
+        if not (math.isclose(value, score.value, abs_tol=1e-6) or (math.isnan(value) and math.isnan(score.value))):
+            raise ContractBrokenError(f"{score.metric.key} is {score.value}, the predictions give {value}.")
 
 
 def _balanced_accuracy(predictions: pd.DataFrame) -> float:
@@ -279,20 +324,18 @@ def reads_test_last_and_once(trial: ProtocolTrial) -> None:
 
 def ignores_test_labels(trial: ProtocolTrial) -> None:
     """Other test labels change neither what was chosen nor what is predicted; details['measured'] may follow them."""
-    labels = trial.data.labels.copy()
-    labels[trial.data.splits["test"]] = other_labels(trial.test_labels)
-    other = trial.evaluate(replace(trial.data, labels=labels, reads=[]))
+    other = trial.evaluate(with_other_test_labels(trial.data))
     before, after = (
         {name: value for name, value in outcome.details.items() if name != "measured"}
         for outcome in (trial.outcome, other)
     )
-    if json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
+    if json.dumps(lasting(before), sort_keys=True) != json.dumps(lasting(after), sort_keys=True):
         raise ContractBrokenError(
             "with other test labels the details differ: something was chosen on the test split. Further measurements "
             "on it, which decide nothing, go to details['measured']."
         )
-    ranked = [name for name in trial.outcome.predictions if str(name).startswith(PREDICTED)]
-    if not _equal(other.predictions[ranked], trial.outcome.predictions[ranked]):
+    ranked = [name for name in trial.predictions if str(name).startswith(PREDICTED)]
+    if not equal_frames(other.predictions[ranked], trial.predictions[ranked]):
         raise ContractBrokenError("with other test labels the predicted classes differ: they were used in the fit.")
 
 
@@ -300,11 +343,9 @@ def judges_each_image_alone(trial: ProtocolTrial) -> None:
     """What is predicted for a test image does not depend on which others are in the test split."""
     kept = trial.data.splits["test"][unlike_half(trial.test_labels)]
     fewer = trial.evaluate(replace(trial.data, splits={**trial.data.splits, "test": kept}, reads=[])).predictions
-    before, after = (frame.set_index("sample").loc[kept] for frame in (trial.outcome.predictions, fewer))
+    before, after = (frame.set_index("sample").loc[kept] for frame in (trial.predictions, fewer))
     for name in before:
-        one, other = before[name], after[name]
-        close = np.isclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True) if one.dtype.kind == "f" else one == other
-        if not np.all(close):
+        if not close_columns(before[name], after[name]):
             raise ContractBrokenError(
                 f"with half of the test images, {name!r} of the others changes: something was estimated on the test "
                 "split. Take statistics from the training split; a protocol that compares images with each other says "
@@ -316,7 +357,9 @@ def seed_decides(trial: ProtocolTrial) -> None:
     """The same seed gives the same scores and predictions."""
     again = trial.evaluate(trial.data)
     values = [[score.value for score in outcome.scores] for outcome in (trial.outcome, again)]
-    if repr(values[0]) != repr(values[1]) or not _equal(again.predictions, trial.outcome.predictions):
+    if repr(values[0]) != repr(values[1]) or not equal_frames(
+        again.predictions[list(trial.predictions)], trial.predictions
+    ):
         raise ContractBrokenError(
             f"two evaluations with one seed gave {values[0]} and {values[1]}. Draw every random number from the seed."
         )
@@ -328,10 +371,6 @@ def encoder_stays(trial: ProtocolTrial) -> None:
     for name, tensor in trial.encoder.module.state_dict().items():
         if not torch.equal(tensor.cpu(), trial.weights[name]):
             raise ContractBrokenError(f"{name} of the encoder was changed. Train encoder.clone() instead.")
-
-
-def _equal(one: pd.DataFrame, other: pd.DataFrame) -> bool:
-    return one.reset_index(drop=True).equals(other.reset_index(drop=True))
 
 
 OUTCOME_CHECKS: tuple[Callable[[ProtocolTrial], None], ...] = (

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.card import DatasetCard
+from bench.card import DatasetCard, PublishedSizes
 from bench.data.dataset import ImageDataset
 from bench.data.files import depends_on, existing_folder, read_bytes, unreadable
 from bench.data.official import Portion, with_validation
@@ -227,6 +227,7 @@ def _files_of(family: Family) -> Any:
         "the training images for validation.",
         license="none stated (Krizhevsky, 2009; cite the technical report)",
         source="binary, python or .npz files in the folder of data",
+        published=PublishedSizes(train=45_000, validation=5_000, test=10_000, classes=10, image_size=SIZE),
     ),
 )
 @depends_on(files=_files_of(CIFAR10))
@@ -243,6 +244,7 @@ def cifar10(root: Path) -> ImageDataset:
         "tenth of the training images for validation.",
         license="none stated (Krizhevsky, 2009; cite the technical report)",
         source="binary, python or .npz files in the folder of data",
+        published=PublishedSizes(train=45_000, validation=5_000, test=10_000, classes=100, image_size=SIZE),
     ),
 )
 @depends_on(files=_files_of(CIFAR100))

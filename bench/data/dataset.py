@@ -201,6 +201,11 @@ class ImageDataset:
         """SHA-256 over pixels, labels, names, splits and metadata: what a result's data hash is made of."""
         return self.digest(self._blocks(np.arange(len(self.labels))))
 
+    @property
+    def kept_digest(self) -> str:
+        """SHA-256 over what a cache keeps of this set: everything but files that are read whenever they are needed."""
+        return self.fingerprint
+
     def digest(self, blocks: Iterable[Pixels], *, whole: bool = True) -> str:
         """The fingerprint of this set with the pixels of ``blocks``, which are all images in their order.
 

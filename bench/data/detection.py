@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -132,7 +133,7 @@ class SceneFiles:
     Attributes:
         root: the folder below which the files are.
         names: their paths below it.
-        sizes: (N, 2) height and width of each.
+        sizes: (N, 2) height and width of each, as its annotation tells; an image of another size is an error.
         channels: 1 or 3, to which every file is converted.
     """
 
@@ -145,10 +146,27 @@ class SceneFiles:
         return len(self.names)
 
     def __getitem__(self, index: int) -> Pixels:
-        return read_scene(self.root / self.names[index], self.channels)
+        height, width = self.sizes[index].tolist()
+        return read_scene(self.root / self.names[index], self.channels, (height, width))
 
     def contents(self) -> Iterator[bytes]:
         return ((self.root / name).read_bytes() for name in self.names)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An object that its file describes and the set leaves out.
+
+    Attributes:
+        scene: index of its scene.
+        text: file, object and reason.
+    """
+
+    scene: int
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -209,11 +227,15 @@ class DetectionDataset(ImageDataset):
         scenes: N images of any size, in the order of ``images``.
         objects: of all scenes.
         layout: whose rules of evaluation the set knows: VOC's ``difficult`` and 11 points, or COCO's.
+        dropped: objects that were left out because nothing can be learned from them.
+        remarks: what else the loader left out, in words.
     """
 
     scenes: Scenes
     objects: Objects
     layout: Layout
+    dropped: tuple[Dropped, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def _subset(self, index: NDArray[np.int64]) -> DetectionSubset:
         plain = super()._subset(index)
@@ -229,6 +251,10 @@ class DetectionDataset(ImageDataset):
     def split(self, name: str) -> DetectionSubset:
         """The scenes of ``train``, ``validation`` or ``test``."""
         return self._subset(self.splits[name])
+
+    @cached_property
+    def kept_digest(self) -> str:
+        return self.digest(self._blocks(np.arange(len(self.labels))), whole=False)
 
     def digest(self, blocks: Iterable[Pixels], *, whole: bool = True) -> str:
         digest = hashlib.sha256(f"{super().digest(blocks)} {self.objects.digest()} {self.layout}".encode())

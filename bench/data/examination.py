@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.dataset import SPLITS, UNCERTAIN, UNKNOWN, ImageDataset, Images
+from bench.data.detection import DetectionDataset
 from bench.data.leakage import IDENTITIES, Leakage, blocks, file_names, find_leakage, number_of
+from bench.data.object_counts import ObjectCount, count_objects
 
 Size = tuple[int, int]
 
@@ -43,6 +45,7 @@ class Examination:
         unidentified: images without a known patient, where others have one.
         original_sizes: smallest and largest (width, height) of the files that the images come from, where known.
         gray: color images whose channels are all the same.
+        objects: of each split, where these are scenes with objects.
         problems: what should be mended.
         notes: what is worth knowing.
     """
@@ -61,6 +64,7 @@ class Examination:
     gray: int
     labels: tuple[LabelCount, ...]
     leakage: Leakage
+    objects: Mapping[str, ObjectCount]
     problems: tuple[Remark, ...]
     notes: tuple[Remark, ...]
 
@@ -70,6 +74,7 @@ def examine(dataset: ImageDataset) -> Examination:
     leakage = find_leakage(dataset)
     labels = tuple(_label_counts(dataset))
     gray = _gray(dataset.images)
+    missing = tuple(_missing(labels, dataset))
     return Examination(
         title=dataset.title,
         key=dataset.key,
@@ -85,9 +90,36 @@ def examine(dataset: ImageDataset) -> Examination:
         gray=gray,
         labels=labels,
         leakage=leakage,
-        problems=(*_leaks(leakage), *(() if dataset.multilabel else _missing(labels, "of"))),
-        notes=(*_notes(leakage, gray, len(dataset.labels)), *(_missing(labels, "with") if dataset.multilabel else ())),
+        objects=count_objects(dataset) if isinstance(dataset, DetectionDataset) else {},
+        problems=(*_leaks(leakage), *_flaws(dataset), *(() if dataset.multilabel else missing)),
+        notes=(
+            *_notes(leakage, gray, len(dataset.labels)),
+            *_left_out(dataset),
+            *(missing if dataset.multilabel else ()),
+        ),
     )
+
+
+def _flaws(dataset: ImageDataset) -> Iterator[Remark]:
+    if isinstance(dataset, DetectionDataset) and dataset.dropped:
+        yield _remark(number_of(len(dataset.dropped), "object") + " left out", dataset.dropped)
+
+
+def _left_out(dataset: ImageDataset) -> Iterator[Remark]:
+    """What the loader remarked, and objects that are there twice, which count as two."""
+    if not isinstance(dataset, DetectionDataset):
+        return
+    yield from map(Remark, dataset.remarks)
+    objects = dataset.objects
+    rows = np.column_stack([objects.scene, objects.labels, objects.boxes])
+    _, first, counts = np.unique(rows, axis=0, return_index=True, return_counts=True)
+    if (repeated := np.sort(first[counts > 1])).size:
+        named = [
+            f"{dataset.scenes.names[objects.scene[row]]}: {dataset.class_names[objects.labels[row]]} "
+            f"({', '.join(f'{value:g}' for value in objects.boxes[row])})"
+            for row in repeated
+        ]
+        yield _remark(number_of(len(named), "object") + " more than once with the same box", named)
 
 
 def _label_counts(dataset: ImageDataset) -> Iterator[LabelCount]:
@@ -158,8 +190,11 @@ def _leaks(found: Leakage) -> Iterator[Remark]:
         yield _remark(number_of(len(found.conflicts), "image") + " with different labels", found.conflicts)
 
 
-def _missing(labels: Sequence[LabelCount], word: str) -> Iterator[Remark]:
+def _missing(labels: Sequence[LabelCount], dataset: ImageDataset) -> Iterator[Remark]:
+    word = "with" if dataset.multilabel else "of"
     for split in SPLITS:
+        if not len(dataset.splits[split]):  # of scenes that are all trained on
+            continue
         absent = [count.name for count in labels if not count.present[split]]
         if absent:
             yield _remark(f"no {split} image {word}", absent)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.card import DatasetCard
+from bench.card import DatasetCard, PublishedSizes
 from bench.data.dataset import ImageDataset
 from bench.data.files import depends_on, existing_folder, read_bytes, unreadable
 from bench.data.official import Portion, with_validation
@@ -98,6 +98,7 @@ def read_idx(file: Path, *, dimensions: int) -> NDArray[np.uint8]:
         "the training images for validation.",
         license="MIT (Zalando SE)",
         source="IDX files in the folder of data (Xiao, Rasul and Vollgraf, 2017)",
+        published=PublishedSizes(train=54_000, validation=6_000, test=10_000, classes=10, image_size=28, channels=1),
     ),
 )
 @depends_on(files=find_files)

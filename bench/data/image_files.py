@@ -136,5 +136,18 @@ def images_below(folder: Path) -> list[str]:
     return sorted(found)
 
 
+def has_image(folder: Path) -> bool:
+    """Whether any image is below ``folder``."""
+    return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+
+
+def places_of_a_set(folder: Path) -> list[Path]:
+    """Where a set that is said to be in ``folder`` may be: there, or one level below where no other folder has images:
+    what is not beside other sets."""
+    below = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(HIDDEN))
+    with_images = [child for child in below if has_image(child)]
+    return [folder, *(with_images if len(with_images) == 1 else ())]
+
+
 def _fail(error: OSError) -> None:
     raise DataError(f"The folder {error.filename} cannot be read ({error.strerror}). Check its permissions.") from error

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.card import DatasetCard
+from bench.card import DatasetCard, PublishedSizes
 from bench.data.dataset import ImageDataset
 from bench.data.files import depends_on, existing_folder, unreadable
 from bench.data.image_files import ImageFiles
@@ -236,6 +236,13 @@ def _synset_names(place: Layout, wnids: Sequence[str]) -> tuple[str, ...]:
         "test split, a stratified hundredth of the training images is for validation.",
         license="research use (ImageNet terms of access)",
         source="ILSVRC 2012 in the folder of data (Russakovsky et al., 2015)",
+        published=PublishedSizes(
+            train=1_281_167 - 12_812,
+            validation=12_812,
+            test=50_000,
+            classes=1_000,
+            image_size=224,
+        ),
     ),
 )
 @depends_on(packages=("Pillow",), files=find_files)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.card import DatasetCard
+from bench.card import DatasetCard, PublishedSizes
 from bench.data import imagenet
 from bench.data.dataset import ImageDataset
 from bench.data.files import depends_on, read_bytes
@@ -51,6 +51,7 @@ def find_files(root: Path, params: Mapping[str, Any]) -> Iterable[Path]:
         "a stratified hundredth of the training images is for validation.",
         license="research use (ImageNet terms of access)",
         source="ILSVRC 2012 in the folder of data; classes of Tian, Krishnan and Isola (2020)",
+        published=PublishedSizes(train=126_689 - 1_267, validation=1_267, test=5_000, classes=100, image_size=224),
     ),
 )
 @depends_on(packages=("Pillow",), files=find_files)

@@ -41,6 +41,12 @@ SIXTEEN_BIT_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
 SAMPLES_PER_PIXEL = 277
 """The TIFF tag that counts the bands of a page."""
 MOST_PILLOW_BANDS = 4
+ORIENTATION = 274
+"""The EXIF tag that says how the stored pixels are to be turned."""
+SIDEWAYS = (5, 6, 7, 8)
+"""Its values that exchange width and height."""
+
+Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,18 +145,58 @@ def kind_of_bytes(content: bytes, *, name: str) -> Kind:
     return _kind(io.BytesIO(content), name)
 
 
-def read_scene(file: Path, channels: int) -> NDArray[np.uint8]:
-    """A file at its own size, (H, W, channels) uint8, upright; ``channels`` is 1 (gray) or 3 (RGB).
+def read_scene(file: Path, channels: int, size: Size | None = None) -> NDArray[np.uint8]:
+    """A file at its own size: (H, W, channels) uint8.
+
+    It is turned upright as its EXIF orientation says, like all images; unless only the stored pixels have the size that
+    the annotation tells: then its boxes were drawn on these, and they stay as they are.
+
+    Args:
+        file: the image.
+        channels: 1 (gray) or 3 (RGB).
+        size: (height, width) that the annotation tells; None where nothing does.
 
     Raises:
-        DataError: it cannot be decoded, or has more than 8 bits; the message names the file.
+        DataError: it cannot be decoded, has more than 8 bits, or another size; the message names the file.
     """
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with _named(str(file)), Image.open(file) as opened:
         if _depth(opened, str(file)) != 8:
             raise DataError(f"{file} has 16 bits; scenes with objects are read with 8. Convert it with its window.")
-        return np.asarray(_eight_bit(opened, channels, str(file)), dtype=np.uint8).reshape(*opened.size[::-1], channels)
+        image = ImageOps.exif_transpose(opened)
+        if size is not None and image.size[::-1] != tuple(size):
+            if opened.size[::-1] != tuple(size):
+                raise other_size(file, opened.size[::-1], size)
+            image = opened
+        flat = _without_alpha(image, channels, str(file))
+        return np.asarray(flat, dtype=np.uint8).reshape(*flat.size[::-1], channels)
+
+
+def scene_size(file: Path, told: Size | None = None) -> Size:
+    """(height, width) of a scene from its header: what the annotation tells, when stored or upright pixels have it.
+
+    Raises:
+        DataError: neither has it, or the file is no image; the message names the file.
+    """
+    from PIL import Image
+
+    with _named(str(file)), Image.open(file) as opened:
+        width, height = opened.size
+        if told == (height, width):
+            return told  # the orientation of a PNG is not asked for: that decodes it
+        upright = (width, height) if opened.getexif().get(ORIENTATION, 1) in SIDEWAYS else (height, width)
+    if told not in (None, upright):
+        raise other_size(file, (height, width), told)
+    return upright
+
+
+def other_size(file: Path, found: Size, told: Size) -> DataError:
+    """The error for an image that is not the one that was annotated."""
+    return DataError(
+        f"{file} has {found[1]}×{found[0]} pixels, its annotation says {told[1]}×{told[0]}. Bring back the image that "
+        "was annotated, or scale size and boxes of the annotation."
+    )
 
 
 @contextmanager
@@ -268,9 +314,14 @@ def _stack(opened: Image, pages: int, name: str) -> Raster:
 
 def _eight_bit(opened: Image, channels: int, name: str) -> Image:
     """Upright, without alpha, gray or RGB; for another number of channels the bands as they are."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    image = ImageOps.exif_transpose(opened)
+    return _without_alpha(ImageOps.exif_transpose(opened), channels, name)
+
+
+def _without_alpha(image: Image, channels: int, name: str) -> Image:
+    from PIL import Image
+
     if channels not in (1, 3):
         if len(image.getbands()) != channels:
             raise _wrong_channels(name, len(image.getbands()), channels)

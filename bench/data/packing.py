@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.data.dataset import ImageDataset
-from bench.data.detection import ArrayScenes, DetectionDataset, Objects, SceneFiles
+from bench.data.detection import ArrayScenes, DetectionDataset, Dropped, Objects, SceneFiles
 
 COLUMNS = ("scene", "boxes", "labels", "crowd", "difficult", "areas")
 
@@ -29,7 +29,8 @@ def pack(dataset: ImageDataset) -> dict[str, Any]:
     arrays |= {f"split {name}": rows for name, rows in dataset.splits.items()}
     arrays |= {f"column {name}": values for name, values in dataset.metadata.items()}
     if isinstance(dataset, DetectionDataset):
-        head |= {"layout": dataset.layout, "scenes": _scenes_head(dataset)}
+        head |= {"layout": dataset.layout, "scenes": _scenes_head(dataset), "remarks": dataset.remarks}
+        head["dropped"] = [(item.scene, item.text) for item in dataset.dropped]
         arrays |= {f"objects {name}": getattr(dataset.objects, name) for name in COLUMNS}
         # One text, not an array of texts: those are all as long as the longest.
         arrays["objects masks"] = np.frombuffer(json.dumps(dataset.objects.masks).encode(), dtype=np.uint8)
@@ -61,6 +62,8 @@ def unpack(archive: Mapping[str, NDArray[Any]]) -> ImageDataset:
         layout=head["layout"],
         objects=Objects(**{name: archive[f"objects {name}"] for name in COLUMNS}, masks=masks),
         scenes=_scenes(head["scenes"], common["images"], archive["scene sizes"]),
+        dropped=tuple(Dropped(scene, text) for scene, text in head["dropped"]),
+        remarks=tuple(head["remarks"]),
     )
 
 

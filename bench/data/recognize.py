@@ -7,12 +7,13 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.data import stl10, tiny_imagenet
+from bench.data import coco_layout, stl10, tiny_imagenet
 from bench.data.cifar import CIFAR10, CIFAR100
 from bench.data.files import existing_folder
 from bench.data.folder import SPLIT_NAMES
-from bench.data.image_files import HIDDEN
+from bench.data.image_files import HIDDEN, has_image
 from bench.data.imaging import SUFFIXES
+from bench.data.voc_layout import kind_of_home
 from bench.errors import DataError
 from bench.spec import DataSpec
 
@@ -23,8 +24,8 @@ PUBLISHED = (("tiny_imagenet", tiny_imagenet.FOLDERS, "wnids.txt"), ("stl10", st
 """Published sets: key, the folders in which they may be, and a file that only they have."""
 LAYOUTS = (
     "class folders (cat/1.png, dog/2.png, or both below train, validation and test); images with labels.csv (or "
-    "--labels CSV); one .npz (MedMNIST, CIFAR), .h5, .hdf5 or .parquet file; Tiny ImageNet (wnids.txt); STL-10 "
-    "(train_X.bin)"
+    "--labels CSV); boxes in XML (VOC: Annotations and JPEGImages) or JSON (COCO); one .npz (MedMNIST, CIFAR), .h5, "
+    ".hdf5 or .parquet file; Tiny ImageNet (wnids.txt); STL-10 (train_X.bin)"
 )
 
 
@@ -47,6 +48,9 @@ def recognize(path: Path, *, labels: Path | None = None) -> tuple[Path, DataSpec
         return _folder(existing_folder(path), labels)
     if path.suffix.lower() == ".csv" and labels is None:
         return path.parent, DataSpec(key="table", params={"name": _name(path.parent), "labels": path.name})
+    if path.suffix.lower() == ".json":
+        coco_layout.read_json(path)
+        return path.parent, DataSpec(key="coco", params={"name": _name(path.parent), "annotations": path.name})
     found = _file(path)
     if found is None:
         raise DataError(f"{path} is no file of a known layout. Known are: {LAYOUTS}.")
@@ -74,6 +78,8 @@ def _folder(root: Path, labels: Path | None) -> tuple[Path, DataSpec]:
     for key, subfolders, mark in PUBLISHED:
         if any((root / name / mark).is_file() for name in subfolders):
             return root, DataSpec(key=key)
+    if (boxes := _with_boxes(root)) is not None:
+        return root, boxes
     folders, files = _inside(root)
     if _has_classes(folders):
         return root, DataSpec(key="folder", params={"name": _name(root)})
@@ -82,6 +88,14 @@ def _folder(root: Path, labels: Path | None) -> tuple[Path, DataSpec]:
         return root, found
     advice = _advice(folders, files, whole)
     raise DataError(f"{root} has no layout that is known: it holds {_listing(folders, files)}. {advice}")
+
+
+def _with_boxes(root: Path) -> DataSpec | None:
+    """Annotations of objects; looked for before class folders, which the folders of splits look like."""
+    for key, found in (("voc", kind_of_home(root) is not None), ("coco", coco_layout.is_home(root))):
+        if found:
+            return DataSpec(key=key, params={"name": _name(root)})
+    return None
 
 
 def _name(folder: Path) -> str:
@@ -132,11 +146,7 @@ def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
 def _has_classes(folders: list[Path]) -> bool:
     """Two folders with images, or a folder of a split with such; a single folder of images has no classes."""
     by_split = [folder for folder in folders if folder.name in SPLIT_NAMES and _inside(folder)[0]]
-    return bool(by_split) or sum(map(_has_image, folders)) >= 2
-
-
-def _has_image(folder: Path) -> bool:
-    return any(name.lower().endswith(SUFFIXES) for _, _, names in os.walk(folder) for name in names)
+    return bool(by_split) or sum(map(has_image, folders)) >= 2
 
 
 def _listing(folders: Iterable[Path], files: list[Path]) -> str:
@@ -154,6 +164,6 @@ def _advice(folders: list[Path], files: list[Path], whole: list[Path]) -> str:
         return f"If {tables[0]} has the labels, give it with --labels. Known layouts: {LAYOUTS}."
     if len(whole) > 1:
         return f"Give --data one of these files: {', '.join(file.name for file in whole)}."
-    if any(map(_has_image, folders)) or any(file.suffix.lower() in SUFFIXES for file in files):
+    if any(map(has_image, folders)) or any(file.suffix.lower() in SUFFIXES for file in files):
         return f"Nothing says the classes of these images: two or more are needed. Known layouts: {LAYOUTS}."
     return f"Known layouts: {LAYOUTS}. Another data set is named with --dataset KEY."

@@ -30,9 +30,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from bench.card import Capability, DatasetCard
+from bench.card import Capability, DatasetCard, PublishedSizes
 from bench.data.dataset import ImageDataset
-from bench.data.files import Dependencies, existing_folder
+from bench.data.files import Dependencies, every_file, existing_folder
 from bench.data.leakage import file_names, refuse_leakage
 from bench.data.memory import memory_budget
 from bench.data.packing import pack, unpack
@@ -66,6 +66,7 @@ class DataSource:
         self.loaders = loaders or default_loaders(sharers=sharers)
         self.sharers = sharers
         self._memo: dict[str, ImageDataset] = {}
+        self._offers: dict[str, tuple[Capability, ...]] = {}
 
     def load(self, spec: DataSpec) -> ImageDataset:
         """The dataset with its fixed splits.
@@ -84,13 +85,33 @@ class DataSource:
         return str(record["fingerprint"]) if record else self._load(spec, address).fingerprint
 
     def offers(self, spec: DataSpec) -> tuple[Capability, ...]:
-        """What the images offer to protocols; no pixels are read."""
+        """What the images offer to protocols; no pixels are read. Of a published set the card says it where the files
+        are not there."""
         entry = self.datasets[spec.key]
         assert isinstance(entry.card, DatasetCard)
         if entry.needs_root and (asked := _dependencies(entry).offers) is not None:
-            root = self._root_for(entry).resolve()
-            return tuple(_guarded(entry, lambda: asked(root, _params(entry, spec))))
+            try:
+                root, words = self._root_for(entry).resolve(), spec.canonical_json()
+                if words not in self._offers:  # a plan asks for each of its cells
+                    self._offers[words] = tuple(_guarded(entry, lambda: asked(root, _params(entry, spec))))
+                return self._offers[words]
+            except DataError:
+                if self.published(spec) is None:
+                    raise
         return entry.card.capabilities
+
+    def published(self, spec: DataSpec) -> PublishedSizes | None:
+        """Sizes of a published set, whether its files are there or not; None for images of the user's own."""
+        entry = self.datasets[spec.key]
+        assert isinstance(entry.card, DatasetCard)
+        asked = _dependencies(entry).own if entry.card.published else None
+        if asked is not None and self.root is not None:
+            try:
+                if _guarded(entry, lambda: asked(self._root_for(entry), _params(entry, spec))):
+                    return None
+            except DataError:
+                return entry.card.published  # nothing is there that could be the user's own
+        return entry.card.published
 
     def _load(self, spec: DataSpec, address: str) -> ImageDataset:
         if address not in self._memo:
@@ -108,7 +129,7 @@ class DataSource:
         if isinstance(loaded.images, np.ndarray):
             admit(loaded)
             self._write(address, loaded)
-            self._write_record(address, {"fingerprint": loaded.fingerprint, "lazy": False})
+            self._write_record(address, {**_digests(loaded), "lazy": False})
             return loaded
         from bench.data.passes import outline, read_through  # lazily: with torch
 
@@ -123,7 +144,7 @@ class DataSource:
         if keep:
             self._write(address, dataset)
         found = {"outline": outline(loaded), "statistics": dataset.channel_statistics, "bytes": size}
-        self._write_record(address, {"fingerprint": dataset.fingerprint, "lazy": True, **found})
+        self._write_record(address, {**_digests(dataset, kept=keep), "lazy": True, **found})
         return dataset
 
     def unchecked(self, spec: DataSpec) -> ImageDataset:
@@ -193,7 +214,10 @@ class DataSource:
                 dataset = unpack(archive)
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
-        return dataset if dataset.fingerprint == record["fingerprint"] else None
+        if dataset.kept_digest != record.get("kept"):
+            return None
+        dataset.__dict__["fingerprint"] = record["fingerprint"]  # files of scenes are not read again for it
+        return dataset
 
     def _write(self, address: str, dataset: ImageDataset) -> None:
         """Write the arrays; the record comes last: two processes at once leave a complete entry each."""
@@ -221,6 +245,27 @@ class DataSource:
         finally:
             if temporary is not None:
                 temporary.unlink(missing_ok=True)
+
+
+def _digests(dataset: ImageDataset, *, kept: bool = True) -> dict[str, str]:
+    """The fingerprint, and what an entry of arrays is compared with."""
+    return {"fingerprint": dataset.fingerprint, **({"kept": dataset.kept_digest} if kept else {})}
+
+
+def holds(root: Path, entry: Entry, spec: DataSpec) -> bool:
+    """Whether the files of a published set are in the folder; never of one that the card does not call published."""
+    needs, params = _dependencies(entry), _params(entry, spec)
+    if not entry.card.published or needs.files is every_file:  # type: ignore[union-attr]
+        return False
+
+    def look() -> bool:
+        found = any(True for _ in needs.files(root, params))
+        return found and not (needs.own and needs.own(root, params))
+
+    try:
+        return bool(_guarded(entry, look))
+    except DataError:
+        return False
 
 
 def _params(entry: Entry, spec: DataSpec) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.card import DatasetCard
+from bench.card import DatasetCard, PublishedSizes
 from bench.data.dataset import UNKNOWN, UNLABELLED, ImageDataset, Pixels, Rows
 from bench.data.files import depends_on, existing_folder, read_bytes, unreadable
 from bench.data.joined import Joined
@@ -95,6 +95,14 @@ def find_files(root: Path, params: Mapping[str, Any]) -> Iterable[Path]:
         "training images for validation, and 100,000 unlabelled images for pre-training.",
         license="research use; the images are from ImageNet",
         source="binary files in the folder of data (Coates, Lee and Ng, 2011)",
+        published=PublishedSizes(
+            train=4_500,
+            validation=500,
+            test=8_000,
+            unlabelled=100_000,
+            classes=10,
+            image_size=96,
+        ),
     ),
 )
 @depends_on(files=find_files)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.card import DatasetCard
+from bench.card import DatasetCard, PublishedSizes
 from bench.data.dataset import ImageDataset
 from bench.data.files import depends_on, existing_folder, read_bytes, unreadable
 from bench.data.image_files import ImageFiles, images_below
@@ -77,6 +77,7 @@ def _test_images(home: Path, wnids: list[str]) -> list[tuple[str, int]]:
         "a stratified tenth of the training images is for validation.",
         license="research use (ImageNet terms of access)",
         source="tiny-imagenet-200 in the folder of data (Le and Yang, 2015)",
+        published=PublishedSizes(train=90_000, validation=10_000, test=10_000, classes=200, image_size=64),
     ),
 )
 @depends_on(packages=("Pillow",), files=find_files)

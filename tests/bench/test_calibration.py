@@ -9,6 +9,7 @@ from bench import calibration
 from bench.calibration import Calibration, Speed
 from bench.cost import plan_costs
 from bench.data.sources import DataSource
+from bench.errors import DataError
 from bench.protocol import Protocol, Work
 from bench.registry import Catalog, discover
 from bench.request import Request
@@ -108,6 +109,43 @@ def test_every_protocol_says_what_it_computes(catalog: Catalog) -> None:
     for entry in catalog.protocols:
         work = entry.load()(**entry.complete({})).work(sizes, num_classes=10, feature_dim=64)
         assert work is not None and work.forward + work.trained >= 200, entry.key
+
+
+def test_a_published_set_is_estimated_by_its_published_sizes_where_its_files_are_not(
+    catalog: Catalog, steady: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_of(catalog, "simclr", 2, projector=(8, 4))
+    spec = spec.model_copy(update={"data": DataSpec(key="stl10", params={"unlabelled": True})})
+    passes = 2 * SPEED.trained + 2 * SPEED.view + 3 * 2 * 160e-9 * PRODUCTS
+    assert steady(spec) == pytest.approx(3 * (104_500 // 100) * 100 * passes, rel=1e-9)  # unlabelled images, too
+    supervised = spec_of(catalog, "supervised", 1).model_copy(update={"data": spec.data})
+    passes = SPEED.trained + SPEED.view + 3 * 160e-9 * PRODUCTS
+    assert steady(supervised) == pytest.approx(3 * 4_500 * passes, rel=1e-9)
+    seen = {}
+
+    def work(self: Protocol, sizes: dict[str, int], *, num_classes: int, feature_dim: int) -> Work:
+        seen.update(sizes, classes=num_classes)
+        return Work(forward=1, pixels=4 * 96 * 96)
+
+    monkeypatch.setattr(catalog.protocols["knn"].load(), "work", work)
+    cell = evaluation_of(catalog, "knn")
+    cell = cell.model_copy(update={"data": spec.data})
+    assert steady(cell) == pytest.approx(4 * SPEED.forward)
+    assert seen == {"train": 4500, "validation": 500, "test": 8000, "unlabelled": 100_000, "classes": 10}
+    with pytest.raises(DataError, match="Dataset 'folder' needs your folder of data"):
+        steady(spec.model_copy(update={"data": DataSpec(key="folder")}))
+
+
+def test_the_images_of_an_absent_set_have_the_size_that_the_suite_asks_for(
+    catalog: Catalog, steady: Calibration
+) -> None:
+    whole = steady.extent(DataSpec(key="imagenet", params=catalog.datasets["imagenet"].complete({})))
+    assert (whole.kind.image_size, whole.kind.channels, whole.kind.num_classes) == ((224, 224), 3, 1000)
+    assert whole.sizes["train"] + whole.sizes["validation"] == 1_281_167 and whole.sizes["test"] == 50_000
+    fewer = steady.extent(DataSpec(key="imagenet", params={"validation": 0.5})).sizes
+    assert fewer["validation"] == 640_584 and fewer["train"] == 640_583
+    assert steady.extent(DataSpec(key="imagenet", params={"image_size": 64})).kind.image_size == (64, 64)
+    assert steady.extent(DataSpec(key="fashion_mnist")).kind.channels == 1
 
 
 def test_what_was_measured_is_kept_and_another_machine_measures_anew(

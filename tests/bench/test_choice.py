@@ -12,7 +12,8 @@ from bench.registry import Registry, discover
 from bench.request import Request
 from bench.spec import DataSpec
 
-from .data.tiny import write_class_folders, write_image
+from .data.tiny import write_cifar10_binary, write_class_folders, write_fashion_mnist, write_image
+from .tiny import write_suite
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,9 @@ def chosen(
     dataset: str = "",
     labels: Path | None = None,
     params: Sequence[str] = (),
+    suite: Sequence[DataSpec] = (),
 ) -> Choice:
-    return choose(datasets, data=data, dataset=dataset, labels=labels, params=params)
+    return choose(datasets, data=data, dataset=dataset, labels=labels, params=params, suite=suite)
 
 
 def table(folder: Path) -> Path:
@@ -101,6 +103,36 @@ def test_the_folder_in_the_environment_says_where_datasets_lie_and_chooses_none(
     assert chosen(datasets, dataset="cifar10") == Choice(tmp_path, DataSpec(key="cifar10"))
     named = DataSpec(key="folder", params={"name": tmp_path.name})
     assert chosen(datasets, dataset="folder") == Choice(tmp_path, named)
+
+
+def test_a_folder_with_what_the_suite_names_is_where_it_lies_and_replaces_nothing(
+    datasets: Registry, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    write_cifar10_binary(root / "cifar-10-batches-bin")
+    write_fashion_mnist(root / "fashion-mnist")
+    two = [DataSpec(key="cifar10"), DataSpec(key="fashion_mnist")]
+    assert chosen(datasets, data=root, suite=two) == Choice(root, None)
+    # a part is enough: a checkpoint needs no images to train on
+    assert chosen(datasets, data=root, suite=[DataSpec(key="imagenet"), two[1]]) == Choice(root, None)
+    with pytest.raises(RequestError, match=r"the suite has 2: cifar10, fashion_mnist\. Copy its file"):
+        chosen(datasets, data=root, suite=two, params=["x=1"])
+    with pytest.raises(UnknownNameError, match="parameter of dataset 'cifar10' 'x'"):
+        chosen(datasets, data=root, suite=two[:1], params=["x=1"])
+    # images of one's own replace what the suite names
+    write_class_folders(tmp_path / "pets", per_class=1)
+    assert chosen(datasets, data=tmp_path / "pets", suite=two).spec == DataSpec(key="folder", params={"name": "pets"})
+    with pytest.raises(
+        DataError, match=r"no layout that is known.* Nor does it hold what the suite runs on: imagenet\."
+    ):
+        chosen(datasets, data=root / "fashion-mnist", suite=[DataSpec(key="imagenet")])
+
+
+def test_a_request_looks_for_every_dataset_of_its_suite(tmp_path: Path) -> None:
+    protocols = [{"protocol": "knn"}, {"protocol": "knn", "data": {"key": "fashion_mnist"}}]
+    suite = write_suite(tmp_path, data={"key": "cifar10"}, protocols=protocols)
+    write_fashion_mnist(tmp_path / "data")
+    assert Request(suite=str(suite), data=tmp_path / "data").chosen == Choice(tmp_path / "data", None)
 
 
 def test_the_suite_without_a_name_is_own_for_images_of_ones_own(datasets: Registry, tmp_path: Path) -> None:

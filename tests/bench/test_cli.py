@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from PIL import Image
 import bench
 from bench.store import Store
 
+from .data.tiny import write_cifar10_binary
 from .tiny import Run, outcome, write_plugin, write_suite
 
 
@@ -152,6 +154,19 @@ def test_tables_prints_every_format(cli: Run, tiny: Path, format: str) -> None:
         assert "\\toprule" in out
     if format == "html":
         assert "<caption" in out and 'scope="row"' in out
+
+
+def test_tables_prints_table_2_and_says_when_nothing_measures_it(cli: Run, tiny: Path) -> None:
+    code, out, _ = cli("tables", "2", "--origin", "published", "--format", "json", "--suite", tiny)
+    assert code == 0 and [table["key"] for table in json.loads(out)] == [
+        "table2-voc",
+        "table2-coco-c4",
+        "table2-coco-fpn",
+    ]
+    code, out, _ = cli("tables", "all", "--suite", tiny)
+    assert code == 0 and "**Table 1, published beside measured.**" in out and "PASCAL VOC.**" in out
+    code, _, err = cli("tables", "2", "--origin", "measured", "--suite", tiny)
+    assert code == 2 and "measures no detection" in err
 
 
 @pytest.mark.parametrize(
@@ -366,3 +381,29 @@ def test_new_words_in_a_suite_build_the_report_again(cli: Run, tiny: Path, tmp_p
     tiny.write_text(tiny.read_text().replace("title: Tiny", "title: Renamed"))
     assert "(unchanged)" not in cli(*again)[1]
     assert "Renamed" in (tmp_path / "jointbench-report/index.html").read_text()
+
+
+def test_a_plan_without_the_files_of_a_published_set_tells_the_price_and_that_nothing_can_run(
+    cli: Run, tmp_path: Path
+) -> None:
+    suite = write_suite(tmp_path, data={"key": "cifar10"})
+    code, out, err = cli("plan", suite, "--workers", 1)
+    lines = out.splitlines()
+    assert code == 2 and re.match(r"train +cifar10/convnet/byol/seed0 +\d+\.?\d* (s|min|h)$", lines[0])
+    assert re.match(r"missing +cifar10/convnet/byol/knn/cifar10/seed0 .* the data are not here: cifar10$", lines[1])
+    assert "tiny: 2 missing. About " in lines[-1] and "3 by calibration)" in lines[-1]
+    assert "Nothing of this can run here yet, and the price rests on the published sizes of cifar10" in err
+    assert "Dataset 'cifar10' needs your folder of data. Give it with --data FOLDER or set JOINTBENCH_DATA." in err
+    code, out, err = cli("run", suite)
+    assert code == 2 and not out and err.startswith("jointbench: Dataset 'cifar10' needs your folder")
+    assert not (tmp_path / "jointbench-store").exists()
+    code, out, _ = cli("why", "byol", "--suite", suite)
+    assert code == 0 and "missing: the data are not here: Dataset 'cifar10' needs" in out
+    # what the store has is still shown
+    code, _, err = cli("report", suite)
+    assert (code, err) == (0, "")
+    assert "the data are not here: Dataset" in (tmp_path / "jointbench-report/index.html").read_text()
+    # with the files everything is as ever
+    write_cifar10_binary(tmp_path / "data" / "cifar10", per_batch=30)
+    code, out, err = cli("plan", suite, "--no-calibrate", "--data", tmp_path / "data")
+    assert (code, err) == (0, "") and "never computed" in out and "not here" not in out

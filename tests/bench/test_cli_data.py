@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from .data.annotated import many_scenes, thing_xml, write_voc
 from .data.test_near import brightened, pictures
 from .data.test_refusal import COPY, write_folder
 from .tiny import Run, write_suite
@@ -58,6 +59,30 @@ def test_doctor_names_missing_classes_and_flat_images(cli: Run, tmp_path: Path) 
     code, out, _ = cli("data", "doctor", root)
     assert code == 1
     assert "- no test image of:\n    dog" in out and "- 1 image of a single value:\n    train/dog/0.png (train)" in out
+
+
+def test_doctor_counts_objects_and_lists_those_left_out_with_file_and_number(cli: Run, tmp_path: Path) -> None:
+    scenes = many_scenes(12) | {
+        "s001": [("dog", 3, 3, 3, 3), ("dog", 2, 2, 9, 9), ("dog", 2, 2, 9, 9)],
+        "s005": [thing_xml(("cat", 1, 1, 4, 4), difficult=1)],
+    }
+    lists = {"train": list(scenes)[:8], "val": list(scenes)[8:10], "test": list(scenes)[10:]}
+    code, out, err = cli("data", "doctor", write_voc(tmp_path / "pets", scenes, lists))
+    assert (code, err) == (1, "")
+    counts = {line.split()[0]: line.split()[-3:] for line in out.splitlines() if len(line.split()) >= 4}
+    assert out.startswith("pets (voc): 12 images, 2 classes")
+    assert counts["objects"] == ["10", "2", "1"] and counts["dog"] == ["5", "1", "0"]
+    assert counts["difficult"] == ["1", "0", "0"] and counts["left"] == ["1", "0", "0"]
+    problem = "Annotations/s001.xml, object 1 (dog): (3, 3, 3, 3) in s001.png, 30×20 pixels: without area"
+    assert f"- 1 object left out:\n    {problem}\n" in out[out.index("Problems") :]
+    assert "- 1 object more than once with the same box:\n    JPEGImages/s001.png: dog (1, 1, 9, 9)" in out
+
+
+def test_doctor_refuses_broken_annotations_in_one_message(cli: Run, tmp_path: Path) -> None:
+    root = write_voc(tmp_path / "pets", many_scenes(12) | {"s001": [("dog", 1, 1, 99, 9)]})
+    code, _, err = cli("data", "doctor", root)
+    assert code != 0 and "Traceback" not in err
+    assert "Annotations/s001.xml, object 1 (dog): (0, 0, 99, 9) in s001.png" in err and "flawed=clip" in err
 
 
 def test_doctor_takes_a_dataset_that_is_registered(cli: Run) -> None:

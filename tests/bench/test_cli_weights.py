@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from bench.data import voc_layout
 from bench.encoders.build import load_weights
 from bench.encoders.resnet import resnet18
 from bench.request import Request
 from bench.store import Store
 
+from .data.annotated import write_voc
 from .encoders.published_keys import heads, random_network, under
 from .tiny import Run, write_suite
 
@@ -159,3 +162,33 @@ def test_the_seeds_of_an_encoder_are_told_apart_by_address(cli: Run, suite: Path
     identity = rows.loc[rows["cell"] == address, "identity"].iloc[0]
     assert cli("export", identity[:8], "--format", "safetensors", "--out", "b", "--suite", suite)[0] == 0
     assert Path("a").read_bytes() == Path("b").read_bytes()
+
+
+def test_a_checkpoint_is_transferred_to_detection_with_the_scenes_alone(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(voc_layout, "OFFICIAL_SIZES", {("VOC2007", "trainval"): 8, ("VOC2007", "test"): 2})
+    things = {f"{number}": [("cat", 1 + number, 2, 12 + number, 16)] for number in range(10)}
+    write_voc(
+        tmp_path / "data" / "VOC2007",
+        things,
+        {"trainval": list(map(str, range(8))), "test": ["8", "9"]},
+    )
+    detection = {
+        "protocol": "detection",
+        "data": {"key": "voc", "params": {"validation": 0.0}},
+        "params": {"iterations": 2, "batch_size": 2, "sides": [64], "trials": 1},
+    }
+    suite = write_suite(
+        tmp_path, data={"key": "imagenet"}, methods=["random_init"], overrides={}, protocols=[detection]
+    )
+    plain_file(tmp_path / "theirs.pth")
+    given = ("--suite", suite, "--data", tmp_path / "data", "--workers", 1)
+    code, out, err = cli("evaluate", "--weights", "theirs.pth", "--name", NAME, *given)
+    assert (code, err) == (0, "")  # there is no ImageNet
+    assert "tiny: 1 missing. Computing 1 cell." in out
+    assert re.search(r"imported/resnet18/imported\[Our ResNet 18\]/detection/voc/seed0: AP \d", out), out
+    assert "the data are not here: No ImageNet below" in (tmp_path / "jointbench-report/index.html").read_text()
+    code, out, err = cli("plan", suite, "--data", tmp_path / "data", "--no-calibrate")
+    assert code == 2 and "1 fresh, 1 missing" in out and "Nothing of this can run here yet" in err
+    assert "published sizes of imagenet: the data are not here. No ImageNet below" in err

@@ -5,16 +5,21 @@ import csv
 import io
 from functools import cache
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from bench.card import MethodCard
+from bench.data.detection import objects_of
 from bench.errors import DataError
 from bench.published import load_published
 from bench.published.ablations import load_ablations
 from bench.published.errata import CHECKS, COLUMNS, SEVERITIES, errata_csv, load_errata, read_errata
 from bench.registry import discover
+from bench.statistics.coco_precision import OVERLAPS, coco_evaluation
+from bench.statistics.detection_frames import Detections
 from bench.suite import expand, find_suite
 
 TESTS = Path(__file__).parents[1]
@@ -192,5 +197,32 @@ def test_swav_leads_with_ten_percent_of_the_labels() -> None:
 
 
 def test_transfer_differs_by_more_than_ten_points_on_inaturalist() -> None:
-    inat = {"paper": "bardes2022vicreg", "source_table": "Table 2", "eval_data": "iNat18"}
+    table = {"paper": "bardes2022vicreg", "source_table": "Table 2"}
+    inat = table | {"eval_data": "iNat18"}
     assert value(**inat, method="byol") - value(**inat, method="simclr") == pytest.approx(10.4)
+    coco = published()
+    for column, content in (table | {"eval_data": "COCO 2017 det", "metric": "AP"}).items():
+        coco = coco[coco[column] == content]
+    boxes = coco[coco["method"] != "supervised"].set_index("method")["value"]
+    assert (boxes.min(), boxes.max()) == (39.4, 41.6) and boxes.idxmax() == "swav" and boxes.idxmin() == "vicreg"
+
+
+def test_ap50_is_the_precision_at_one_overlap_and_no_median() -> None:
+    truth = objects_of([0], [[0, 0, 100, 100]], [0])
+    found = Detections(  # covers 62 % of the object and nothing else
+        scene=np.zeros(1, dtype=np.int64),
+        boxes=np.array([[0.0, 0.0, 100.0, 62.0]]),
+        scores=np.ones(1),
+        labels=np.zeros(1, dtype=np.int64),
+    )
+    evaluation = coco_evaluation(truth, found, np.array([[200, 200]]), classes=1, kind="box")
+    at = [evaluation.average_precision(overlap=overlap) for overlap in OVERLAPS]
+    assert at == pytest.approx([100.0] * 3 + [0.0] * 7)  # overlaps 0.5, 0.55 and 0.6 are reached
+    assert evaluation.average_precision(overlap=0.5) == pytest.approx(100.0)
+    assert evaluation.average_precision() == pytest.approx(30.0)  # AP is the mean over the ten overlaps
+    assert median(at) == 0.0
+    detection = published()
+    pairs = detection[(detection["benchmark"] == "detection_transfer") & detection["metric"].isin(["AP", "AP50"])]
+    keys = ["method_title", "variant", "eval_data", "protocol", "paper", "source_table", "pretrain_epochs"]
+    both = pairs.drop_duplicates([*keys, "metric"]).pivot_table(index=keys, columns="metric", values="value").dropna()
+    assert len(both) > 10 and (both["AP50"] > both["AP"] + 10).all()  # published AP50 is no average of the same values

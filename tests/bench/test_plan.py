@@ -5,8 +5,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench.errors import DataError
 from bench.job import Bundle
-from bench.plan import Plan, address_of, make_plan, spec_changes
+from bench.plan import Plan, address_of, make_plan, require_data, spec_changes
 from bench.registry import Catalog, discover
 from bench.runner import bundles_of
 from bench.spec import DataSpec, RunSpec
@@ -22,6 +23,19 @@ class Source:
 
     def fingerprint(self, spec: DataSpec) -> str:
         return self.value
+
+
+class Nothing(Source):
+    """Has no file of any dataset."""
+
+    def __init__(self, published: object) -> None:
+        self.sizes = published
+
+    def fingerprint(self, spec: DataSpec) -> str:
+        raise DataError(f"No {spec.key} below /nowhere.")
+
+    def published(self, spec: DataSpec) -> object:
+        return self.sizes
 
 
 @pytest.fixture(scope="module")
@@ -154,3 +168,33 @@ def test_the_seed_is_part_of_the_address(catalog: Catalog) -> None:
     spec: RunSpec = plan_of(catalog, nothing()).cells[0].spec
     other = spec.model_copy(update={"pretrain": spec.pretrain.model_copy(update={"seed": 3})})
     assert address_of(other) == address_of(spec).replace("seed0", "seed3")
+
+
+def test_cells_of_a_published_set_are_planned_without_its_files_and_without_a_hash_of_them(catalog: Catalog) -> None:
+    absent, present = plan_of(catalog, nothing(), source=Nothing("published")), plan_of(catalog, nothing())
+    assert absent.counts() == {"missing": 2 * PER_METHOD} == {"missing": len(absent.to_run)}
+    for cell, other in zip(absent.cells, present.cells, strict=True):
+        assert cell.reason == "the data are not here: No digits below /nowhere."
+        assert cell.absent == {"digits": "No digits below /nowhere."} and not other.absent
+        assert (cell.fingerprint, cell.identity.data, cell.pretraining.data) == ("", "", "")
+        assert (cell.identity.code, cell.identity.spec) == (other.identity.code, other.identity.spec)
+    require_data(present.cells)
+    with pytest.raises(DataError, match=r"^No digits below /nowhere\.$"):
+        require_data(absent.cells)
+
+
+def test_without_the_data_a_stored_answer_is_shown_but_not_vouched_for(catalog: Catalog) -> None:
+    rows = rows_of(plan_of(catalog, nothing()))
+    plan = plan_of(catalog, rows, source=Nothing("published"))
+    assert plan.counts() == {"stale": 2 * PER_METHOD}
+    assert {cell.stale for cell in plan.cells} == {("data",)} and plan.cells[0].stored == rows["identity"].iloc[0]
+    assert plan.cells[0].reason.startswith("the data are not here: No digits")
+    assert plan.cells[0].changes == ("digits: nothing here tells whether they are those of the stored result",)
+    # nor is a row answered that somebody stored under no data at all
+    forged = rows_of(plan_of(catalog, nothing(), source=Nothing("published")))
+    assert plan_of(catalog, forged, source=Nothing("published")).counts() == {"stale": 2 * PER_METHOD}
+
+
+def test_images_of_the_users_own_that_are_not_there_are_an_error(catalog: Catalog) -> None:
+    with pytest.raises(DataError, match="No digits below /nowhere"):
+        plan_of(catalog, nothing(), source=Nothing(None))

@@ -8,7 +8,7 @@ import yaml
 from bench.errors import SpecError, UnknownNameError
 from bench.registry import discover
 from bench.spec import DataSpec, PretrainSpec, RunSpec
-from bench.suite import expand, find_suite, load_suite
+from bench.suite import Candidate, expand, find_suite, load_suite
 from bench.training.optimizers import scaled_lr
 from bench.training.schedule import Schedule
 
@@ -422,3 +422,17 @@ def test_a_candidate_may_have_a_backbone_of_its_own(tmp_path: Path) -> None:
     first, second = expand(load_suite(write(tmp_path, methods=candidates)), discover(), protocols=["knn"])
     assert first.pretrain.backbone == "convnet"
     assert second.pretrain.backbone == "resnet18" and second.pretrain.backbone_params["stem"] == "imagenet"
+
+
+def test_an_imported_encoder_needs_only_the_images_that_it_is_evaluated_on(tmp_path: Path) -> None:
+    protocols = [{"protocol": "knn"}, {"protocol": "knn", "data": {"key": "mnist5k"}}]
+    suite = load_suite(write(tmp_path, methods=["random_init"], protocols=protocols))
+    imported = Candidate(method="imported", variant="theirs")
+    cells = expand(suite, discover(), imports=[imported])
+    used = {(cell.pretrain.name, cell.data.key): cell.pretrain.data.key for cell in cells}
+    assert used == {
+        ("random_init", "digits"): "digits",
+        ("random_init", "mnist5k"): "digits",
+        ("imported[theirs]", "digits"): "digits",
+        ("imported[theirs]", "mnist5k"): "mnist5k",
+    }

@@ -8,12 +8,17 @@ import pytest
 import torch
 from torch import nn
 
+from bench.encoders.convnet import convnet
+from bench.encoders.dense import TRIAL_SIDE
 from bench.protocol import Protocol
+from protocols.detection import Detection
 from protocols.diagnostics import Diagnostics
 from protocols.false_negative_audit import FalseNegativeAudit
 from protocols.knn import KNN
 from protocols.semi_supervised import SemiSupervised
 
+from ..bench.detection.rectangles import dataset as scenes_of
+from ..bench.detection.rectangles import encoder_of as color_encoder
 from .images import SmallNet, digits, encoder_of
 
 PSEUDO = {"pseudo_weight": 1.0, "pseudo_ramp": (0.5, 0.5), "pseudo_batch": 20}
@@ -41,6 +46,48 @@ class Counting(nn.Module):
         Counting.seen[self.training] += len(images)
         features: torch.Tensor = self.inner(images)
         return features
+
+
+class CountingMaps(nn.Module):
+    """Counts the scenes whose feature maps are asked for with and without a gradient."""
+
+    seen: ClassVar[dict[bool, int]] = {True: 0, False: 0}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = convnet(3, width=8)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.inner(images)
+        return features
+
+    def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        if images.shape[2] != TRIAL_SIDE:  # which tells the strides, once for each rate
+            CountingMaps.seen[self.training] += len(images)
+        maps: list[torch.Tensor] = self.inner.feature_maps(images)
+        return maps
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("trials", [3, 9])
+def test_the_scenes_that_pass_the_backbone_of_a_detector_are_those_announced(
+    frozen: bool,
+    trials: int,
+) -> None:
+    data = scenes_of((12, 5, 7), side=32)
+    protocol = Detection(iterations=4, batch_size=3, lrs=(1e-3, 2e-3), trials=trials, frozen=frozen)
+    CountingMaps.seen = {True: 0, False: 0}
+    protocol.evaluate(color_encoder(CountingMaps()), data, seed=0, device="cpu")
+    sizes = {name: len(rows) for name, rows in data.splits.items()}
+    work = protocol.work(sizes, num_classes=3, feature_dim=32)
+    assert (work.forward, work.trained) == (CountingMaps.seen[False], CountingMaps.seen[True])
+    assert work.trained == (0 if frozen else 2 * 4 * 3)
+
+
+def test_the_pixels_of_scenes_follow_their_sides() -> None:
+    sizes = {"train": 10, "validation": 0, "test": 5}
+    own, resized = (Detection(sides=s).work(sizes, num_classes=3, feature_dim=32) for s in (None, (300, 600)))
+    assert own.pixels is None and resized.pixels == pytest.approx((300**2 + 600**2) / 2 * 4 / 3)
 
 
 @pytest.mark.parametrize("case", CASES)

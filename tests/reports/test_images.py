@@ -65,6 +65,23 @@ def test_unequal_classes_are_named_and_hundreds_are_not_listed() -> None:
     assert many.classes is None and "1000 classes" in many.sentences[0]
 
 
+def test_boxes_are_counted_by_class_and_split() -> None:
+    counts = {"train": [900, 80], "validation": [100, 9], "test": [200, 21]}
+    kinds = {"difficult": 2, "crowd": 0, "dropped": 1, "empty": 4}
+    splits = {
+        name: {**split, "objects": counts[name], "object_kinds": kinds} for name, split in FACTS["splits"].items()
+    }
+    found = images_of({**FACTS, "multilabel": True, "splits": splits})
+    words = " ".join(found.sentences)
+    assert "with 2 classes of objects, any number in an image" in words
+    assert "boxes around 1310 objects: 980 in the train split, 109 in the validation split and 221 in the test" in words
+    assert "Of further boxes 6 are difficult" in words and "; 3 were left out" in words and "regions" not in words
+    assert "12 images without any object" in words
+    assert found.objects is not None and found.objects.columns[0].groups == ("objects",)
+    assert [cell.text for cell in found.objects.rows[1].cells] == ["80", "9", "21"]
+    assert images_of(FACTS).objects is None
+
+
 def test_results_without_facts_have_no_page() -> None:
     plan = make_plan(states={})
     assert image_sets(measured_of(plan, make_rows(plan))) == ()

@@ -100,7 +100,7 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def test_every_page_is_there(pages: dict[str, str]) -> None:
     methods = {f"methods/{key}.html" for key in METHODS}
-    assert set(pages) == {"index.html", "table1.html", "breakdown.html", "about.html", *WORDS} | methods
+    assert set(pages) == {"index.html", "table1.html", "table2.html", "breakdown.html", "about.html", *WORDS} | methods
 
 
 def test_equal_inputs_give_equal_bytes(site: Path, tmp_path: Path) -> None:
@@ -126,7 +126,10 @@ def test_every_other_link_leads_to_a_file_or_an_id(site: Path, pages: dict[str, 
             if link.startswith("#"):
                 assert link[1:] in page.ids, f"{name}: {link}"
             elif not link.startswith("https://"):
-                assert ((site / name).parent / link).is_file(), f"{name}: {link}"
+                path, _, part = link.partition("#")
+                target = (site / name).parent / path
+                assert target.is_file(), f"{name}: {link}"
+                assert not part or part in Page(target.read_text(encoding="utf-8")).ids, f"{name}: {link}"
 
 
 def test_nothing_is_loaded_from_elsewhere(pages: dict[str, str]) -> None:

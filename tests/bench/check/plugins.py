@@ -94,6 +94,65 @@ class Sound(Protocol):
         return Outcome(scores=scores, predictions=predictions, details=details, seconds=seconds)
 """
 
+SCENES = """
+import time
+
+import numpy as np
+import torch
+
+from bench.card import ProtocolCard
+from bench.detection.detector import Found
+from bench.metric import AP, AP50, MASK_AP
+from bench.protocol import Outcome, Protocol
+from bench.registry import register_protocol
+from bench.statistics.detection import breakdown, detection_frame, detection_scores
+
+
+@register_protocol(
+    "sound",
+    card=ProtocolCard(
+        title="Sound", summary="A box around what is bright.", metrics=(AP, AP50, MASK_AP), requires=("boxes",)
+    ),
+)
+class Sound(Protocol):
+    def __init__(self, *, iterations: int = 0, pictures: int = 3) -> None:
+        if not 0 < iterations <= 20:
+            raise ValueError(f"{iterations} iterations are too many for a check")
+        self.pictures = pictures
+
+    def evaluate(self, encoder, data, *, seed, device):
+        started = time.perf_counter()
+        train, validation = data.split("train"), data.split("validation")
+        level, label = brightness(train), int(np.bincount(train.objects.labels).argmax())
+        test = data.split("test")
+        found = [around(test.scenes[index], level, label) for index in range(len(test))]
+        frame = detection_frame(test, found, pictures=self.pictures)
+        scores, undefined = detection_scores(frame, data.class_names, layout=data.layout, seed=seed)
+        keys = [metric.key for metric in (AP, AP50, MASK_AP)]
+        scores = tuple(score for score in scores if score.metric.key in keys)
+        details = {
+            "level": level,
+            "undefined": {key: undefined[key] for key in keys if key in undefined},
+            "curve": [{"iteration": 1, "seconds": time.perf_counter() - started}],
+            "measured": breakdown(frame, data.class_names),
+        }
+        seconds = {"all": time.perf_counter() - started}
+        return Outcome(scores=scores, predictions=frame, details=details, seconds=seconds)
+
+
+def brightness(subset):
+    return float(np.mean([subset.scenes[index].mean() for index in range(len(subset))])) + 60
+
+
+def around(pixels, level, label):
+    rows, columns = np.nonzero(pixels[:, :, 0] > level)
+    if not len(rows):
+        return Found(boxes=np.empty((0, 4), dtype=np.float32), scores=np.empty(0), labels=np.empty(0, dtype=int))
+    box = [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+    score = [len(rows) / pixels.size]
+    return Found(boxes=np.array(box, dtype=np.float32), scores=np.array(score), labels=np.array([label]))
+"""
+
 
 def broken_source(source: str, old: str, new: str) -> str:
     """``source`` with one passage replaced; a passage that is not there is a mistake in the test."""

@@ -11,6 +11,7 @@ from bench.data.recognize import labels_below, recognize
 from bench.errors import DataError
 from bench.registry import discover
 
+from .annotated import many_scenes, write_coco, write_voc, write_xml
 from .tiny import write_class_folders, write_image
 
 
@@ -80,6 +81,51 @@ def test_published_sets_are_known_by_their_marks(tmp_path: Path) -> None:
     assert [found(tmp_path / name)[1] for name in ("tin", "up", "stl")] == ["tiny_imagenet", "tiny_imagenet", "stl10"]
 
 
+def test_boxes_in_xml_are_known_by_their_layout(tmp_path: Path) -> None:
+    write_voc(tmp_path / "plain", many_scenes(2))
+    write_voc(tmp_path / "repository/BLOOD", many_scenes(2))
+    touch(tmp_path / "repository/scripts/plot.py")
+    write_voc(tmp_path / "kits/VOCdevkit/VOC2007", many_scenes(2))
+    for folder in (tmp_path / "beside", tmp_path / "split/train", tmp_path / "split/valid"):
+        write_image(folder / "a.jpg")
+        write_xml(folder / "a.xml", [("cat", 1, 1, 5, 5)])
+    for name in ("plain", "repository", "kits", "beside", "split"):
+        assert found(tmp_path / name) == (tmp_path / name, "voc", {"name": name})
+    assert found(tmp_path / "kits/VOCdevkit/VOC2007")[1] == "voc"
+
+
+def test_boxes_in_json_are_known_by_their_content_and_by_the_file(tmp_path: Path) -> None:
+    write_coco(tmp_path / "one", 2)
+    write_coco(tmp_path / "repository/inner", 2, file="annotations/instances_default.json")
+    for split in ("train", "valid"):
+        write_coco(tmp_path / "split", 2, file=f"{split}/_annotations.coco.json", images=split)
+    for name in ("one", "repository", "split"):
+        assert found(tmp_path / name) == (tmp_path / name, "coco", {"name": name})
+    file = tmp_path / "one/annotations.json"
+    assert found(file) == (file.parent, "coco", {"name": "one", "annotations": "annotations.json"})
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(
+        DataError, match="no annotation file of COCO: it has no list of images, annotations, categories"
+    ):
+        recognize(tmp_path / "other.json")
+
+
+def test_one_set_with_boxes_among_others_is_not_taken_for_all(tmp_path: Path) -> None:
+    write_voc(tmp_path / "boxes", many_scenes(2))
+    write_class_folders(tmp_path / "photos", per_class=1)
+    assert found(tmp_path)[1] == "folder"
+    write_coco(tmp_path / "more", 2)
+    assert found(tmp_path)[1] == "folder"
+
+
+def test_other_xml_and_json_files_make_no_set_with_boxes(tmp_path: Path) -> None:
+    write_class_folders(tmp_path, per_class=1)
+    (tmp_path / "camera.xml").write_text("<settings/>")
+    (tmp_path / "cat/0.xml").write_text("<annotation/>")
+    (tmp_path / "notes.json").write_text('{"images": []}')
+    assert found(tmp_path)[1] == "folder"
+
+
 def test_every_key_that_is_recognized_is_registered_with_its_parameters() -> None:
     datasets = discover().datasets
     for key, names in {
@@ -90,6 +136,8 @@ def test_every_key_that_is_recognized_is_registered_with_its_parameters() -> Non
         "medmnist": {"name", "path"},
         "tiny_imagenet": set(),
         "stl10": set(),
+        "voc": {"name"},
+        "coco": {"name", "annotations"},
         "cifar10": set(),
         "cifar100": set(),
     }.items():

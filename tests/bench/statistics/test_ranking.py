@@ -9,11 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from bench.metric import AUROC
 from bench.statistics import ranking
-from bench.statistics.ranking import Units, average_precisions, curves, recalls, resample, roc_areas
+from bench.statistics.ranking import (
+    Interval,
+    Units,
+    average_precisions,
+    bias_corrected,
+    curves,
+    percentiles,
+    recalls,
+    resample,
+    roc_areas,
+)
 
 Reals = NDArray[np.float64]
 
@@ -154,3 +165,33 @@ def test_without_any_part_there_is_no_value() -> None:
         lambda w: curves(roc_areas, np.zeros((5, 2)), labels, w), Units.of(5), generator=np.random.default_rng(0)
     )
     assert math.isnan(found.mean) and found.mean_interval.low is None
+
+
+def test_a_corrected_interval_is_moved_against_the_bias_of_the_resamples() -> None:
+    draws = norm.ppf((np.arange(20000) + 0.5) / 20000)  # a normal distribution around 0
+    for value in (0.0, 0.4, -0.5):
+        interval = bias_corrected(draws, value, 0.95)  # is then normal around twice the value
+        assert (interval.low, interval.high) == pytest.approx((2 * value - 1.96, 2 * value + 1.96), abs=0.02)
+    plain = percentiles(draws, 0.4, 0.95)
+    assert (plain.low, plain.high) == pytest.approx((-1.96, 1.96), abs=0.01)
+
+
+def test_a_corrected_interval_of_equal_or_undefined_values_and_far_from_the_value() -> None:
+    assert bias_corrected(np.zeros(100), 0.0, 0.95) == Interval(0.0, 0.0)
+    assert bias_corrected(np.full(100, np.nan), 1.0, 0.95) == Interval(None, None)
+    assert bias_corrected(np.array([1.0] * 40 + [np.nan] * 60), 1.0, 0.95) == Interval(None, None)
+    beyond = bias_corrected(np.arange(100.0), 200.0, 0.95)
+    assert beyond.low is not None and beyond.low > 90 and beyond.high == 200
+
+
+def test_the_kind_of_interval_is_the_callers() -> None:
+    scores = np.random.default_rng(0).random(30)
+
+    def skewed(weights: Reals) -> Reals:
+        return (weights @ scores)[None] ** 4
+
+    both = [
+        resample(skewed, Units.of(30), generator=np.random.default_rng(1), interval=interval).mean_interval
+        for interval in (percentiles, bias_corrected)
+    ]
+    assert both[0] != both[1]

@@ -1,0 +1,1 @@
+"""Object detectors on an encoder: recipes, engines, training and what they find."""
