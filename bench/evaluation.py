@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.data.dataset import ImageDataset
     from bench.encoders.encoder import Encoder
     from bench.protocol import Outcome
+    from bench.training.checkpoint import CheckpointFile
 
 
 Report = Callable[[int, int, str], None]
@@ -66,6 +67,14 @@ class Evaluator:
         check_data(cell.spec.data.label, data, cell.fingerprint)
         return data
 
+    def checkpoint(self, cell: PlannedCell) -> CheckpointFile:
+        """Where an evaluation saves itself until its outcome is stored."""
+        from bench.training.checkpoint import CheckpointFile
+
+        name = cell.identity.digest
+        path = self.unfinished / f"{name}-{self.device}.ckpt"  # random states of one device mean nothing to another
+        return CheckpointFile(path=path, identity=name, every_seconds=self.save_seconds)
+
     def outcome(self, cell: PlannedCell, report: Report | None = None) -> Outcome:
         """What the protocol finds; all processes return at the same time.
 
@@ -76,21 +85,15 @@ class Evaluator:
             JobError: code or data are no longer those that were planned.
         """
         from bench.protocol import Workspace
-        from bench.training.checkpoint import CheckpointFile
-        from bench.training.distributed import process_rank, wait_for_all
+        from bench.training.distributed import wait_for_all
 
         data = self.data(cell)
         protocol = self.catalog.protocols[cell.spec.protocol].load()(**cell.spec.protocol_params)
         present = evaluation_identity(cell.spec, self.catalog, self.bundle.identity, fingerprint=cell.fingerprint)
         check_code(cell.identity, present)
-        name = cell.identity.digest
-        path = self.unfinished / f"{name}-{self.device}.ckpt"  # random states of one device mean nothing to another
-        checkpoint = CheckpointFile(path=path, identity=name, every_seconds=self.save_seconds)
-        protocol.workspace = Workspace(checkpoint=checkpoint, **({"report": report} if report else {}))
+        protocol.workspace = Workspace(checkpoint=self.checkpoint(cell), **({"report": report} if report else {}))
         outcome: Outcome = protocol.evaluate(self.encoder, data, seed=cell.spec.pretrain.seed, device=self.device)
         wait_for_all(self.device)
-        if process_rank() == 0:
-            checkpoint.delete()
         return outcome
 
 

@@ -27,6 +27,7 @@ COMPUTING_PACKAGES = ("methods", "protocols", "bench.training", "bench.encoders"
 COMPUTING_MODULES = (
     *("bench.data.dataset", "bench.data.pixels", "bench.data.views", "bench.data.splits"),
     *("bench.data.label_lists", "bench.data.detection", "bench.metric", "bench.protocol"),
+    "bench.data.imaging",  # decodes scenes when they are read: their fingerprint is that of the files, not the pixels
 )
 """The modules whose code decides a result. An import of any other module is plumbing and is not followed."""
 

@@ -367,6 +367,7 @@ def _evaluate(cell: PlannedCell, own: Evaluator, shop: Workshop) -> None:
     }
     shop.store.write_predictions(cell.identity.digest, with_patients(outcome.predictions, data))
     shop.store.write_rows(score_rows(row, outcome))
+    own.checkpoint(cell).delete()
     shown = [(score.metric.title, score.metric.format(score.value)) for score in outcome.scores]
     more = [f"{len(shown) - MOST_SHOWN} more"] if len(shown) > MOST_SHOWN else []
     text = ", ".join([*(f"{title} {value or 'undefined'}" for title, value in shown[:MOST_SHOWN]), *more])

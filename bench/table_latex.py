@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 
 from bench.table import Cell, HeaderCell, Table
 
+HEADING = 14
+"""Signs of a heading above one column; a longer one goes on in a second line, else it would widen its last column."""
 SPECIAL = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -155,7 +158,11 @@ def _header_field(cell: HeaderCell | None, *, numeric: bool) -> str:
         return ""
     if cell.leaf and not numeric:
         return escape_latex(cell.title)
-    return rf"\multicolumn{{{cell.width}}}{{c}}{{{escape_latex(cell.title)}}}"
+    lines = textwrap.wrap(cell.title, HEADING * cell.width, break_long_words=False) or [""]
+    heading = r" \\ ".join(map(escape_latex, lines))
+    if len(lines) > 1:
+        heading = rf"\shortstack{{{heading}}}"
+    return rf"\multicolumn{{{cell.width}}}{{c}}{{{heading}}}"
 
 
 def _cell(cell: Cell) -> str:

@@ -59,7 +59,7 @@ class Detection(Protocol):
         architecture: instead of the recipe's: ``single_stage``, ``faster_rcnn_fpn``, ``faster_rcnn_c4``,
             ``mask_rcnn_c4`` or ``mask_rcnn_fpn``, as far as the engine has it.
         frozen: the backbone keeps its weights.
-        iterations: optimizer steps; milestones and warm-up move in proportion.
+        iterations: optimizer steps; milestones move in proportion, and with fewer steps the warm-up.
         batch_size: scenes of a step over all devices; the learning rate is scaled in proportion.
         lrs: learning rates at the recipe's reference batch; the validation split chooses among several.
         sides: shorter sides in pixels of training scenes; the last also of test scenes, unless ``test_side`` says.

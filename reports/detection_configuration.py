@@ -13,7 +13,7 @@ from bench.detection.recipes import DetectionRecipe, resolved
 from bench.errors import SpecError
 from bench.table import Cell, Column, Row, Table
 from reports.detection_page import Entry, Setting
-from reports.table2_measured import ARCHITECTURES, ENGINES
+from reports.table2_measured import ARCHITECTURES, ENGINES, EXPLAINED
 from reports.words import counted, listed
 
 SUITE = "this evaluation"
@@ -27,8 +27,6 @@ UNKNOWN = {
 SYNCHRONIZED = dict.fromkeys(
     ("MODEL.RESNETS.NORM", "MODEL.FPN.NORM"), "naiveSyncBN in several processes; BN in one, which is the same"
 )
-EXPLAINED = ("recipe", "architecture", "iterations", "batch_size", "lrs", "sides", "test_side", "flip")
-"""The protocol's parameters of which the recipe is made."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ WORDS = {
 RULE = (
     "Both encoders are scored on the same resamples of the test scenes (paired bootstrap), so that what makes a scene "
     "hard for all cancels. An interval is that of its own pair; several seeds widen it by their spread. Bold: the "
-    "interval excludes 0. p is corrected for the methods of one column (Holm)."
+    "interval lies above 0. p is corrected for the methods of one column (Holm)."
 )
 
 
@@ -245,8 +245,8 @@ def gain_table(measured: Measured, found: Gained) -> Table | None:
     return Table(
         key="table2-gain",
         title="What pre-training gains in detection",
-        caption="AP minus that of the same network with random weights, fine-tuned in the same way, in points, with "
-        "95 % intervals.",
+        caption="AP minus that of the same network with random weights, under the same detector and training, in "
+        "points, with 95 % intervals.",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=gain_sentences(found),

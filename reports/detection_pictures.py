@@ -36,6 +36,10 @@ LEGEND: tuple[tuple[Kind, str, str], ...] = (
 """Kind, how its line looks, what it is."""
 
 
+Place = tuple[float, float, float, float]
+"""Left, top, right and bottom of a text."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """One scene as one method sees it.
@@ -168,7 +172,8 @@ def _drawn(
     texts: tuple[Kind, ...] = ("wrong", "missed") if crowded else tuple(named)
     ordered = sorted(boxes, key=lambda box: DRAWN.index(box.kind))
     parts = [_rectangle(box, scale, classes) for box in ordered]
-    parts += [_text(box, scale, classes, (width, height)) for box in ordered if box.kind in texts]
+    taken: list[Place] = []
+    parts += [_text(box, scale, classes, (width, height), taken) for box in reversed(ordered) if box.kind in texts]
     head = f'<svg class="scene" viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{escape(label)}">'
     use = f'<use href="#{scene_id(row)}" width="{_n(width)}" height="{_n(height)}"/>'
     return "".join((head, use, *parts, "</svg>"))
@@ -191,14 +196,25 @@ def _name(box: Box, classes: Sequence[str]) -> str:
     return name if box.score is None else f"{name} {box.score:.2f}"
 
 
-def _text(box: Box, scale: float, classes: Sequence[str], size: tuple[float, float]) -> str:
-    """The name above the box where there is room, else inside it; never beyond the right edge."""
-    left, top = box.corners[0] * scale, box.corners[1] * scale
+def _text(box: Box, scale: float, classes: Sequence[str], size: tuple[float, float], taken: list[Place]) -> str:
+    """The name above the box where there is room, else inside it or below; never beyond the right edge, nor over
+    another name: two scores on each other would read as one. Without any room the line alone tells the kind."""
+    left, top, _, bottom = (value * scale for value in box.corners)
     sign = {"wrong": "✕ ", "missed": "? "}.get(box.kind, "")
     text = sign + _name(box, classes)
-    x = max(1.0, min(left, size[0] - text_width(text, TEXT) - 1))
-    y = top - 2.5 if top > TEXT + 2 else min(top + TEXT + 1, size[1] - 2)
-    return f'<text class="{box.kind}" x="{_n(x)}" y="{_n(y)}" font-size="{_n(TEXT)}">{escape(text)}</text>'
+    width = text_width(text, TEXT)
+    x = max(1.0, min(left, size[0] - width - 1))
+    inside = min(top + TEXT + 1, size[1] - 2)
+    for y in (top - 2.5 if top > TEXT + 2 else inside, bottom + TEXT, inside, bottom - 2.5):
+        place = (x, y - TEXT, x + width, y)
+        if y <= size[1] - 2 and not any(_meet(place, other) for other in taken):
+            taken.append(place)
+            return f'<text class="{box.kind}" x="{_n(x)}" y="{_n(y)}" font-size="{_n(TEXT)}">{escape(text)}</text>'
+    return ""
+
+
+def _meet(one: Place, other: Place) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _size(row: Mapping[str, Any]) -> tuple[float, float]:

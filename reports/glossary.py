@@ -32,7 +32,7 @@ GLOSSARY = (
      "0.5, 0.55, …, 0.95. It is no percentage of right answers: on COCO a ResNet-50 reaches about "
      "40."),
     ("AP50, AP75", "AP when an overlap of 0.5 or 0.75 is enough. (The survey calls AP50 a median, which it is not: "
-     "erratum 2.)"),
+     "erratum 1.)"),
     ("mask AP", "AP of outlines instead of boxes, where a detector draws them."),
     ("VOC AP, 11 points", "In the VOC 2007 challenge precision is read at the recalls 0, 0.1, …, 1, in that of COCO at "
      "101. Values on VOC in papers are of the first kind, and differ by a little from COCO's AP of the same boxes."),

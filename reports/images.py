@@ -18,6 +18,8 @@ SERVES = {
     "validation": "choosing settings of the evaluation",
     "test": "every value in this report; read once, last",
 }
+SERVES_ELSEWHERE = SERVES | {"train": "what the evaluation learns from", "unlabelled": "nothing in this report"}
+"""Of images on which no encoder was pre-trained here."""
 COUNT, SHARE = "images", "share of test images"
 
 
@@ -41,22 +43,25 @@ class ImageSet:
 
 def image_sets(measured: Measured) -> tuple[ImageSet, ...]:
     """Every evaluation dataset whose facts a result of the plan has recorded, in the order of the plan."""
-    found: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    found: dict[str, tuple[str, Mapping[str, Any], Mapping[str, str]]] = {}
+    specs = [result.planned.spec for result in measured.results]
+    pretrained = {spec.pretrain.data.canonical_json() for spec in specs if not spec.pretrain.imported}
     for result in measured.results:
         spec = result.planned.spec
         for row in result.metrics.values():
             key = spec.data.canonical_json()
             if key not in found and (facts := parsed(row["details"]).get("data")):
-                found[key] = (measured.data_title(spec.data), facts)
-    return tuple(_image_set(title, facts, number) for number, (title, facts) in enumerate(found.values()))
+                serves = SERVES if key in pretrained else SERVES_ELSEWHERE
+                found[key] = (measured.data_title(spec.data), facts, serves)
+    return tuple(_image_set(*item, number) for number, item in enumerate(found.values()))
 
 
-def _image_set(title: str, facts: Mapping[str, Any], number: int) -> ImageSet:
+def _image_set(title: str, facts: Mapping[str, Any], serves: Mapping[str, str], number: int) -> ImageSet:
     suffix = f"-{number + 1}" if number else ""
     return ImageSet(
         title=title,
         sentences=tuple(_sentences(facts)),
-        splits=_split_table(title, facts, f"splits{suffix}"),
+        splits=_split_table(title, facts, serves, f"splits{suffix}"),
         classes=_class_table(title, facts, f"classes{suffix}") if facts["classes"] else None,
         objects=_object_table(title, facts, f"objects{suffix}") if facts["classes"] else None,
     )
@@ -127,7 +132,7 @@ def _balance(facts: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _split_table(title: str, facts: Mapping[str, Any], key: str) -> Table:
+def _split_table(title: str, facts: Mapping[str, Any], serves: Mapping[str, str], key: str) -> Table:
     splits = _splits(facts)
     patients = any(split["patients"] is not None for split in splits.values())
     rows = []
@@ -137,7 +142,7 @@ def _split_table(title: str, facts: Mapping[str, Any], key: str) -> Table:
             lacking = split["without_patient"]
             more = f" and {counted(lacking, 'image')} without" if lacking else ""
             cells.append(Cell(text="unknown" if split["patients"] is None else f"{split['patients']}{more}"))
-        rows.append(Row(title=name, cells=(*cells, Cell(text=SERVES[name]))))
+        rows.append(Row(title=name, cells=(*cells, Cell(text=serves[name]))))
     columns = [Column(title=COUNT), *([Column(title="patients")] if patients else []), Column(title="serves")]
     return Table(
         key=key,
@@ -185,12 +190,16 @@ def _class_table(title: str, facts: Mapping[str, Any], key: str) -> Table:
         known = splits["test"]["known"][index]
         share = f"{100 * splits['test']['counts'][index] / known:.1f} %" if known else "unknown"
         rows.append(Row(title=str(name), cells=(*cells, Cell(text=share))))
-    what = "Images with each finding" if facts["multilabel"] else "Images of each class"
+    heading, stub, what = "Classes", "Class", "Images of each class"
+    if _objects(facts):
+        heading, what = "Images by class", "Images with objects of each class"
+    elif facts["multilabel"]:
+        heading, stub, what = "Findings", "Finding", "Images with each finding"
     return Table(
         key=key,
-        title="Findings" if facts["multilabel"] else "Classes",
+        title=heading,
         caption=f"{what} in the {listed(list(splits))} splits of {title}.",
-        stub="Finding" if facts["multilabel"] else "Class",
+        stub=stub,
         columns=(*(Column(title=name, groups=(COUNT,)) for name in splits), Column(title=SHARE)),
         rows=tuple(rows),
     )

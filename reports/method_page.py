@@ -13,6 +13,7 @@ from reports.panels import Fact
 from reports.places import DETECTION, OWN_TABLES, slug
 from reports.published_rows import short_name
 from reports.results import Result, metric_of, row_key, summarize
+from reports.table2_measured import detection_metrics
 
 
 def card_facts(card: MethodCard) -> tuple[Fact, ...]:
@@ -78,10 +79,13 @@ def _heading(metric: Metric) -> str:
 def _metrics(measured: Measured, groups: Mapping[tuple[str, ...], Sequence[Result]]) -> tuple[Metric, ...]:
     found: dict[str, Metric] = {}
     for group in groups.values():
-        card = measured.protocols.get(group[0].planned.spec.protocol)
+        protocol = group[0].planned.spec.protocol
+        card = measured.protocols.get(protocol)
         stored = sorted({key for result in group for key in result.metrics})
+        defined = detection_metrics(group) if protocol == DETECTION else None
         for metric in card.metrics if card else map(metric_of, stored):
-            found.setdefault(metric.key, metric)
+            if defined is None or metric in defined:
+                found.setdefault(metric.key, metric)
     return tuple(found.values())
 
 

@@ -17,6 +17,8 @@ from reports.ties import RULE, mark_best
 from reports.words import counted
 
 BOXES, MASKS, VOC = (AP, AP50, AP75), (MASK_AP, MASK_AP50, MASK_AP75), (VOC_AP, VOC_AP50, VOC_AP75)
+VOC_LAYOUT = "voc"
+"""The dataset on which VOC's rule is defined."""
 CONTEXT = ("pre-trained on", "backbone", "epochs", "seeds")
 ENGINES = {"torchvision": "torchvision", "detectron2": "Detectron2"}
 ARCHITECTURES = {
@@ -35,7 +37,9 @@ NOTE = (
 MEASURED_NOTE = (
     "Intervals: bootstrap over test scenes (or patients, where they are known) for one seed, the range of two seeds, "
     "Student's t over three or more, none where all seeds agree. Values compete within one setting, pre-training set, "
-    "backbone and number of epochs; baselines, imported checkpoints and stale values do not compete."
+    "backbone and number of epochs; baselines, imported checkpoints and stale values do not compete. Within a setting "
+    "the learning rate may differ by method, and so may what the method's paper changes in the published experiment: "
+    "the page “Detection” has every value."
 )
 
 
@@ -88,7 +92,7 @@ def transfers(measured: Measured) -> tuple[Transfer, ...]:
 
 def _how(spec: RunSpec) -> str:
     """``torchvision, single-stage detector, fine-tuned, 300 iterations``: everything but the learning rate, which may
-    be chosen for each encoder."""
+    be chosen for each encoder, and what a method's paper changes in the experiment that others run, too."""
     params: Mapping[str, Any] = spec.protocol_params
     name = str(params.get("recipe", "small"))
     named, recipe = find_recipe(name), recipe_of(params)
@@ -104,7 +108,7 @@ def _how(spec: RunSpec) -> str:
         f"{recipe.batch_size} scenes each" if recipe.batch_size != named.batch_size else "",
         *(f"{split} side {'–'.join(map(str, sides))}" for split, sides in sizes.items() if other and any(sides)),
         f"flip {recipe.flip:g}" if recipe.flip != named.flip else "",
-        f"recipe {name}",
+        f"recipe {named.experiment or name}",
     ]
     return ", ".join(part for part in parts if part)
 
@@ -122,13 +126,16 @@ def detection_metrics(results: Sequence[Result]) -> tuple[Metric, ...]:
     kinds = [BOXES]
     for kind in (MASKS, VOC):
         rows = [result.metrics[metric.key] for result in results for metric in kind if metric.key in result.metrics]
-        if any(number(row["value"]) is not None for row in rows) or (kind is MASKS and not rows and _masked(results)):
+        if any(number(row["value"]) is not None for row in rows) or (not rows and _will_have(kind, results)):
             kinds.append(kind)
     return tuple(metric for kind in kinds for metric in kind)
 
 
-def _masked(results: Sequence[Result]) -> bool:
-    return bool(results) and recipe_of(results[0].planned.spec.protocol_params).masks
+def _will_have(kind: tuple[Metric, ...], results: Sequence[Result]) -> bool:
+    specs = [result.planned.spec for result in results]
+    if kind is MASKS:
+        return any(recipe_of(spec.protocol_params).masks for spec in specs)
+    return any(spec.data.key == VOC_LAYOUT for spec in specs)
 
 
 def encoders_of(found: Sequence[Transfer]) -> dict[tuple[str, ...], list[Result]]:

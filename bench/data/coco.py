@@ -50,7 +50,7 @@ class _Read:
     categories: dict[int, str] = field(default_factory=dict)
     groups: set[str] = field(default_factory=set)
     names: list[str] = field(default_factory=list)
-    sizes: list[Size] = field(default_factory=list)
+    sizes: list[Size | None] = field(default_factory=list)
     sides: list[str] = field(default_factory=list)
     found: list[Annotation] = field(default_factory=list)  # labels are identifiers of categories
 
@@ -63,19 +63,20 @@ def _read_part(read: _Read, part: Part, present: Mapping[str, None] | None) -> N
     seen: set[Any] = set()
     for number, entry in enumerate(content["annotations"], start=1):
         identity = entry.get("id") if isinstance(entry, dict) else None
-        if identity is None:
+        if not isinstance(identity, int | str):
             read.complaints.add(WRONG, f"{at}, annotation number {number} (no id)")
             continue
         where = f"{at}, annotation {identity}"
         if identity in seen:
             read.complaints.add(SAME_ID, where)
         seen.add(identity)
-        if entry.get("category_id") not in read.categories:
-            read.complaints.add(UNKNOWN_CATEGORY, f"{where} (category {entry.get('category_id')!r})")
-        elif entry.get("image_id") not in scenes:
-            read.complaints.add(UNKNOWN_IMAGE, f"{where} (image {entry.get('image_id')!r})")
+        category, image = entry.get("category_id"), entry.get("image_id")
+        if not isinstance(category, int) or category not in read.categories:
+            read.complaints.add(UNKNOWN_CATEGORY, f"{where} (category {category!r})")
+        elif not isinstance(image, int | str) or image not in scenes:
+            read.complaints.add(UNKNOWN_IMAGE, f"{where} (image {image!r})")
         else:
-            _read_object(read, entry, scenes[entry["image_id"]], f"{where} ({read.categories[entry['category_id']]})")
+            _read_object(read, entry, scenes[image], f"{where} ({read.categories[category]})")
 
 
 def _read_categories(read: _Read, entries: Sequence[Any], at: str) -> None:
@@ -104,7 +105,7 @@ def _read_images(
     names: set[str] = set()
     for number, entry in enumerate(entries, start=1):
         name = entry.get("file_name") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name or entry.get("id") is None:
+        if not isinstance(name, str) or not name or not isinstance(entry.get("id"), int | str):
             read.complaints.add(WRONG, f"{at}, image number {number} (no id or no file_name)")
             continue
         where = f"{at}, image {entry['id']} ({name})"
@@ -119,7 +120,7 @@ def _read_images(
             read.complaints.add(WRONG, f"{where}: no whole width and height above 0")
         scenes[entry["id"]] = len(read.names)
         read.names.append(path or name)
-        read.sizes.append(size or (1, 1))
+        read.sizes.append(size)
         read.sides.append(part.side)
     return scenes
 
@@ -144,9 +145,10 @@ def _read_object(read: _Read, entry: Mapping[str, Any], scene: int, where: str) 
         return
     left, top, width, height = map(float, numbers)
     mask, area = "", None
-    if segmentation := entry.get("segmentation"):
+    size = read.sizes[scene]
+    if size and (segmentation := entry.get("segmentation")):  # without a size the set is refused
         try:
-            mask, area = checked_mask(segmentation, read.sizes[scene])
+            mask, area = checked_mask(segmentation, size)
         except ValueError as error:
             read.complaints.add(WRONG, f"{where}: {error}")
     told = entry.get("area")

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from bench.errors import DataError
 OFFICIAL = re.compile(r"instances_(train|val)(2014|2017)\.json")
 TEST_IMAGES = {"2014": 40_504, "2017": 5_000}
 """Official validation images: a set of the user's own with the official names has another number of them."""
+USUAL = "coco"
+"""The folder that usually holds the official files, which is known by its name beside other sets, such as ImageNet."""
 OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")
 """Official files that hold no boxes of objects."""
 ROBOFLOW = "_annotations.coco.json"
@@ -52,6 +55,10 @@ class Home:
         return bool(self.title)
 
 
+class _NoJsonError(DataError):
+    """A file is damaged, whatever it was meant to hold."""
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """The content of an annotation file.
 
@@ -61,7 +68,7 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(read_bytes(file))
     except ValueError as error:
-        raise unreadable(file, f"it is no JSON ({error})") from error
+        raise _NoJsonError(str(unreadable(file, f"it is no JSON ({error})"))) from error
     lacking = [name for name in NEEDED if not (isinstance(content, dict) and isinstance(content.get(name), list))]
     if lacking:
         raise unreadable(file, f"it is no annotation file of COCO: it has no list of {', '.join(lacking)}")
@@ -84,13 +91,16 @@ def find_home(folder: Path, *, file: str = "", year: int = 0) -> Home:
         if not (folder / file).is_file():
             raise DataError(f"{folder} has no annotation file {file}. Correct the parameter `annotations`.")
         return Home(root=folder, parts=(_part(folder, folder / file, "train"),))
-    for place in places_of_a_set(folder):
+    for place in (*places_of_a_set(folder), folder / USUAL):
         if official := _official(folder, place, year):
             return official
     if year:
         raise DataError(f"{folder} is not the official COCO {year} with all its images. Set `year` to 0, or add them.")
     for place in places_of_a_set(folder):
-        if parts := _others(folder, place):
+        parts = _others(folder, place)
+        if damaged := _damaged(place, alone=not parts):
+            raise damaged
+        if parts:
             return Home(root=folder, parts=_one_each(parts))
     raise DataError(
         f"{folder} has no annotations in COCO's layout: looked for annotations/*.json, */{ROBOFLOW} and one JSON file, "
@@ -145,6 +155,26 @@ def _others(root: Path, place: Path) -> list[Part]:
     return [_part(root, file, side) for file, side in zip(files, sides, strict=True) if side]
 
 
+def damaged_annotations(folder: Path) -> DataError | None:
+    """The error for a file that may hold the annotations of a folder where :func:`is_home` finds none."""
+    return next((error for place in places_of_a_set(folder) if (error := _damaged(place, alone=True))), None)
+
+
+def _damaged(place: Path, *, alone: bool) -> DataError | None:
+    """The error for a damaged file that would serve a split, which must not silently be without its scenes.
+
+    Args:
+        place: of the set.
+        alone: no annotation file is there, so that any damaged one may be it.
+    """
+    in_splits = [file for child in _folders(place) if child.name in SPLIT_NAMES for file in _jsons(child)]
+    for file in (*in_splits, *_jsons(place / "annotations"), *_jsons(place)):
+        reason = _reason_against(*_stamped(file))
+        if isinstance(reason, _NoJsonError) and (alone or file in in_splits or side_of(file)):
+            return reason
+    return None
+
+
 def side_of(file: Path) -> str:
     """The split that a file's name tells: ``instances_val2017.json`` is for validation; empty where it tells none."""
     words = [re.sub(r"\d+$", "", word) for word in re.split(r"[^a-z0-9]+", file.stem.lower())]
@@ -183,15 +213,28 @@ def _is_coco(file: Path) -> bool:
         return False
     if file.name == ROBOFLOW or file.name.startswith("instances_"):
         return True
+    return _reason_against(*_stamped(file)) is None
+
+
+def _stamped(file: Path) -> tuple[Path, int, int]:
+    status = file.stat()
+    return file, status.st_mtime_ns, status.st_size
+
+
+@cache
+def _reason_against(file: Path, mtime_ns: int, size: int) -> DataError | None:
+    """Why a file is no annotation file, if so; read once while it stays as it is, for it may be large."""
     try:
         read_json(file)
-    except DataError:
-        return False
-    return True
+    except DataError as error:
+        return type(error)(str(error))  # without the traceback, which holds the content
+    return None
 
 
 def _jsons(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.json") if not file.name.startswith(HIDDEN)) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.glob("*.json") if file.is_file() and not file.name.startswith(HIDDEN))
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -50,7 +50,7 @@ class Objects:
 
     def __getitem__(self, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> Objects:
         """These objects, with the scene indices that they have."""
-        chosen = np.arange(len(self))[rows]
+        chosen = np.arange(*rows.indices(len(self))) if isinstance(rows, slice) else np.arange(len(self))[rows]
         return Objects(
             scene=self.scene[chosen],
             boxes=self.boxes[chosen],

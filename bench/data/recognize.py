@@ -87,6 +87,8 @@ def _folder(root: Path, labels: Path | None) -> tuple[Path, DataSpec]:
     if len(whole) == 1 and (found := _file(whole[0])) is not None:
         return root, found
     advice = _advice(folders, files, whole)
+    if damaged := coco_layout.damaged_annotations(root):
+        raise DataError(f"{damaged} If it has nothing to do with these images: known layouts are {LAYOUTS}.")
     raise DataError(f"{root} has no layout that is known: it holds {_listing(folders, files)}. {advice}")
 
 

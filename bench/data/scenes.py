@@ -7,6 +7,7 @@ files with the same bytes stay on one side.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -165,6 +166,8 @@ def _sizes(listing: Listing, complaints: Complaints) -> NDArray[np.int64]:
         return np.array(listing.sizes, dtype=np.int64).reshape(-1, 2)
 
     def measured(scene: int) -> Size:
+        if not os.path.lexists(listing.root / listing.names[scene]):  # the loader has complained about it
+            return listing.sizes[scene] or (1, 1)
         try:
             return scene_size(listing.root / listing.names[scene], listing.sizes[scene])
         except DataError as error:

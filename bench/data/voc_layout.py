@@ -60,12 +60,16 @@ class Home:
     remarks: tuple[str, ...] = field(default=())
 
 
+KITS = "VOCdevkit"
+"""The folder of the official archives, which is known by its name beside other sets, such as ImageNet."""
+
+
 def kind_of_home(folder: Path) -> tuple[str, Path] | None:
     """``kit``, ``lists`` or ``beside`` and the folder that has this layout: this one, or for the first two one below;
     None where there is none."""
     if _is_beside(folder) or any(_is_beside(folder / word) for word in SPLIT_NAMES):
         return "beside", folder
-    for place in places_of_a_set(folder):
+    for place in (*places_of_a_set(folder), folder / KITS):
         if any(_has_xml(place / f"VOC{year}" / ANNOTATIONS) for year in YEARS):
             return "kit", place
         if _has_xml(place / ANNOTATIONS):
@@ -122,7 +126,8 @@ def _kit(root: Path, place: Path, years: Sequence[int]) -> Home:
     chosen = sorted(set(years or present))
     wanted = [(year, "trainval", "train") for year in chosen] + [(TEST_YEAR, "test", "test")]
     lists = [(place / f"VOC{year}" / LISTS / f"{name}.txt", side) for year, name, side in wanted]
-    if not all(file.is_file() for file, _ in lists) and len(present) == 1:
+    alone = len(present) == 1 and not years  # a set of the user's own may be in a folder with the name of a year
+    if alone and not all(file.is_file() for file, _ in lists):
         return _listed(root, place / f"VOC{present[0]}")
     if absent := [file for file, _ in lists if not file.is_file()]:
         raise DataError(
@@ -131,7 +136,7 @@ def _kit(root: Path, place: Path, years: Sequence[int]) -> Home:
         )
     entries = [(file, side, _entries(file)) for file, side in lists]
     published = all(len(names) == OFFICIAL_SIZES[file.parts[-4], file.stem] for file, _, names in entries)
-    if not published and len(present) == 1:
+    if alone and not published:
         return _listed(root, place / f"VOC{present[0]}")
     members: list[Member] = []
     for file, side, names in entries:

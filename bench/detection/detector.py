@@ -70,6 +70,16 @@ class Detector(nn.Module):
         """What is in each scene, in the pixels of the given scene; in evaluation mode, without gradients."""
         raise NotImplementedError
 
+    def detect_at(self, scene: Scene, original: tuple[int, int]) -> Found:
+        """What is in a scene, in the pixels that it had before it was resized: ``original``, height and width.
+
+        An engine whose masks are finer than the pixels of the given scene makes them at this size itself.
+        """
+        from bench.detection.resizing import found_at  # late: it knows what a detector finds
+
+        height, width = scene.pixels.shape[1:]
+        return found_at(self.detect([scene])[0], (height, width), original)
+
     def parameter_groups(self, recipe: DetectionRecipe) -> list[dict[str, Any]]:
         """Groups for the optimizer: ``params``, ``lr`` (peak) and, where it differs, ``weight_decay``.
 

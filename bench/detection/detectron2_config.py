@@ -158,7 +158,8 @@ def _backbone(recipe: DetectionRecipe, depth: int, norm: str, where: Mapping[str
     yield Setting("MODEL.RESNETS.RES2_OUT_CHANNELS", width, f"{ENCODER}: ResNet-{depth}")
     yield Setting("MODEL.RESNETS.STRIDE_IN_1X1", False, TORCHVISION)
     alone = f"{NORM}; over the batch of one process, plain batch normalization is the same"
-    sources = {"naiveSyncBN": NORM, "FrozenBN": _from(recipe, "batch_norm")}
+    naive = f"{NORM}, as SyncBN, which is Detectron2's name of this one up to PyTorch 1.5"
+    sources = {"naiveSyncBN": naive, "FrozenBN": _from(recipe, "batch_norm")}
     plain = alone if recipe.batch_norm == "synchronized" else _from(recipe, "batch_norm")
     yield Setting("MODEL.RESNETS.NORM", norm, sources.get(norm, plain))
 

@@ -116,6 +116,10 @@ def merged(settings: Sequence[Setting]) -> CfgNode:
 def _notes(task: Task) -> list[str]:
     """What differs from the published experiment by this machine."""
     notes = []
+    if task.recipe.batch_size > 2:
+        notes.append(
+            "all scenes of a batch are of one orientation as far as possible; Detectron2 groups those of each GPU"
+        )
     if task.recipe.batch_norm == "synchronized" and process_count() == 1:
         notes.append(
             "batch normalization is not synchronized: one process has the whole batch, whose statistics are the same"
@@ -152,6 +156,14 @@ class Detectron2Detector(Detector):
         with _recorded():
             outputs = self.model.inference([{"image": self._image(scene.pixels)} for scene in scenes])
         return [_found(output["instances"]) for output in outputs]
+
+    @torch.no_grad()
+    def detect_at(self, scene: Scene, original: tuple[int, int]) -> Found:
+        """As Detectron2 does: masks of 28 pixels are pasted at the original size, not pasted and then shrunk."""
+        height, width = original
+        with _recorded():
+            (output,) = self.model.inference([{"image": self._image(scene.pixels), "height": height, "width": width}])
+        return _found(output["instances"])
 
     def parameter_groups(self, recipe: DetectionRecipe) -> list[dict[str, Any]]:
         groups: list[dict[str, Any]] = get_default_optimizer_params(

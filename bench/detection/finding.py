@@ -11,7 +11,6 @@ from bench.data.detection import DetectionSubset
 from bench.detection.batches import evaluation_scenes
 from bench.detection.detector import Detector, Found
 from bench.detection.recipes import DetectionRecipe
-from bench.detection.resizing import found_at
 from bench.training.distributed import process_count, process_rank
 
 
@@ -27,8 +26,7 @@ def detect_all(detector: Detector, subset: DetectionSubset, recipe: DetectionRec
     own = evaluation_scenes(subset, recipe, range(rank, len(subset), count), device=device)
     with torch.no_grad(), closing(own) as scenes:
         for scene, original in scenes:
-            height, width = scene.pixels.shape[1:]
-            found.append(found_at(detector.detect([scene])[0], (height, width), original))
+            found.append(detector.detect_at(scene, original))
     detector.train(before)
     if count == 1:
         return found

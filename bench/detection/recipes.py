@@ -193,6 +193,24 @@ COCO_FPN_2X = replace(
     },
 )
 
+_BARLOW_TWINS = "Zbontar et al. 2021 (Barlow Twins, arXiv:2103.03230), its settings of detection"
+
+VOC07_12_BARLOW_TWINS = replace(
+    VOC07_12,
+    lr=0.1,
+    warmup=1000,
+    warmup_factor=0.333,
+    experiment="voc07+12",
+    sources={**VOC07_12.sources, **dict.fromkeys(("lr", "warmup", "warmup_factor"), _BARLOW_TWINS)},
+)
+
+COCO_C4_1X_BARLOW_TWINS = replace(
+    COCO_C4_1X,
+    lr=0.03,
+    experiment="coco_c4_1x",
+    sources={**COCO_C4_1X.sources, "lr": _BARLOW_TWINS},
+)
+
 _VICREG = "Bardes et al. 2022 (VICReg, arXiv:2105.04906), its settings of detection"
 
 VOC07_12_VICREG = replace(
@@ -220,6 +238,8 @@ RECIPES: dict[str, DetectionRecipe] = {
     "coco_c4_2x": COCO_C4_2X,
     "coco_fpn_1x": COCO_FPN_1X,
     "coco_fpn_2x": COCO_FPN_2X,
+    "voc07+12_barlow_twins": VOC07_12_BARLOW_TWINS,
+    "coco_c4_1x_barlow_twins": COCO_C4_1X_BARLOW_TWINS,
     "voc07+12_vicreg": VOC07_12_VICREG,
     "coco_fpn_1x_vicreg": COCO_FPN_1X_VICREG,
     # Chosen on the validation scenes of digit_scenes.
@@ -255,8 +275,8 @@ def find_recipe(name: str) -> DetectionRecipe:
 def changed(recipe: DetectionRecipe, **changes: Any) -> tuple[DetectionRecipe, tuple[str, ...]]:
     """The recipe with other values where they are not None, and each departure in words.
 
-    Fewer or more iterations move the milestones and the warm-up in proportion. The source of another value says what
-    the recipe has.
+    Other iterations move the milestones in proportion, fewer the warm-up too. The source of another value says what the
+    recipe has.
     """
     given = {name: value for name, value in changes.items() if value is not None and value != getattr(recipe, name)}
     words = tuple(f"{name} {value}; the recipe has {getattr(recipe, name)}" for name, value in given.items())

@@ -40,6 +40,8 @@ __all__ = ["Trained", "detect_all", "train_detector"]
 CURVE_ROWS = 100
 CHECK_EVERY = 10
 """Iterations after which losses are looked at: the device need not be waited for in between."""
+QUICK_SAVE = 0.5
+"""Seconds: what takes longer to save is saved less often in proportion. A published detector takes some seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ def train_detector(
     workspace: Workspace,
     run: tuple[int, int] = (0, 1),
 ) -> Trained:
-    """Train in place, or go on where the workspace's checkpoint stopped: bit for bit on a CPU.
+    """Train in place, or go on where the workspace's checkpoint stopped: bit for bit on a CPU, in one process.
 
     All random draws follow from ``seed``; several runs with the same seed see the same scenes.
 
@@ -155,6 +157,7 @@ class _Training:
         self.curve: list[dict[str, Any]] = []
         self.finite = True
         self.seconds = 0.0  # before this process took over
+        self.saving = 0.0  # seconds that the last save took
         self.resumed: list[int] = []
         self.finished: list[dict[str, Any]] = []  # the trainings of this evaluation that are over
 
@@ -308,7 +311,10 @@ class _Training:
 
     def save_in_time(self) -> None:
         file = self.workspace.checkpoint
-        if file is None or process_rank() or self.pending or time.perf_counter() - self.saved < file.every_seconds:
+        if file is None or process_rank() or self.pending:
+            return
+        began = time.perf_counter()
+        if began - self.saved < file.every_seconds * max(1.0, self.saving / QUICK_SAVE):
             return
         file.save(
             {
@@ -328,6 +334,7 @@ class _Training:
             }
         )
         self.saved = time.perf_counter()
+        self.saving = self.saved - began
 
     def finish(self) -> None:
         """Keep the finished training: another learning rate may come after it, and the test scenes do."""

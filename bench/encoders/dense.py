@@ -67,8 +67,8 @@ class DenseBackbone(nn.Module):
     @torch.no_grad()
     def _stages(self, channels: int) -> tuple[Stage, ...]:
         """From two images, of which one is twice as wide: padding adds positions to both alike."""
-        parameter = next(self.backbone.parameters())
-        trial = torch.linspace(-1, 1, 2 * channels * TRIAL_SIDE**2, device=parameter.device, dtype=parameter.dtype)
+        given = next(self.backbone.parameters(), torch.empty(0))
+        trial = torch.linspace(-1, 1, 2 * channels * TRIAL_SIDE**2, device=given.device, dtype=given.dtype)
         wide = trial.view(1, channels, TRIAL_SIDE, 2 * TRIAL_SIDE)
         modes = {module: module.training for module in self.backbone.modules()}
         self.backbone.eval()
@@ -81,6 +81,11 @@ class DenseBackbone(nn.Module):
             raise SpecError(
                 f"{type(self.backbone).__name__}: the mean of the last feature map is not the backbone's output. "
                 "feature_maps must return the map that is averaged last."
+            )
+        if maps[-1].shape[3] == narrow[-1].shape[3]:
+            raise SpecError(
+                f"{type(self.backbone).__name__}: its last feature map has a stride above {TRIAL_SIDE} pixels, too "
+                "coarse to find objects in. Choose a backbone that keeps more of the resolution."
             )
         further = [m.shape[3] - n.shape[3] for m, n in zip(maps, narrow, strict=True)]
         return tuple(

@@ -10,8 +10,9 @@ scores can be computed again without data or detector.
 - Difficult objects and crowds count in none of them. A class without an object that counts is left out of the mean.
 - Nothing found is an AP of 0. Without any object that counts, AP is undefined.
 - Intervals are bias-corrected percentiles of 1000 bootstrap resamples of the scenes, of whole patients where they are
-  known. Plain percentiles lie too high, since precision is interpolated: in a simulation with 120 objects a class they
-  held the true AP in 86 % of the cases, corrected ones in 95 %.
+  known. Plain percentiles lie too high, since precision is interpolated, which shows in the mean over many classes: in
+  a simulation of 20 classes with 120 objects each they held the true AP in 88 % of 150 cases, corrected ones in 95 %;
+  of one class, both in 94 to 96 %.
 
 Sources: Lin et al. 2014, arXiv:1405.0312; Everingham et al. 2010, doi:10.1007/s11263-009-0275-4; Efron and Tibshirani,
 An Introduction to the Bootstrap, 1993, chapters 13 and 14.
@@ -161,7 +162,8 @@ def _scored(metrics: Sequence[Metric], values: Reals, resampled: Resampled, fram
     method = f"bias-corrected bootstrap {LEVEL:.0%}"
     for metric, value, interval in zip(metrics, values.tolist(), resampled.intervals, strict=True):
         score = Score(metric=metric, value=value, n=len(frame))
-        if interval.low is not None and interval.high is not None and units.count > 1:
+        # Where all resamples agree, as when nothing is found, a span of no width would claim certainty.
+        if interval.low is not None and interval.high is not None and interval.low < interval.high:
             low, high = min(interval.low, value), max(interval.high, value)
             score = Score(
                 metric=metric, value=value, n=len(frame), low=low, high=high, covers=units.covers, method=method

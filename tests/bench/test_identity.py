@@ -213,6 +213,19 @@ def test_a_change_makes_stale_exactly_what_it_computes(
     assert {name for name in specs if before[name][1] != after[name][1]} == touched
 
 
+def test_code_that_reads_or_scores_scenes_counts_for_detection_alone_and_that_which_finds_them_does_not() -> None:
+    detection, probe = (set(code_manifest([(f"protocols.{key}", None)])) for key in ("detection", "linear_probe"))
+    computing = {
+        "bench.data.detection",
+        "bench.data.imaging",
+        "bench.detection.training",
+        "bench.detection.resizing",
+        "bench.statistics.matching",
+    }
+    assert computing <= detection and not computing & probe
+    assert not {"bench.data.voc", "bench.data.scenes", "bench.data.sources", "bench.training.checkpoint"} & detection
+
+
 def test_only_the_spec_hash_follows_the_recipe() -> None:
     catalog = discover()
     first, second = hashes(catalog, spec_of(epochs=2)), hashes(catalog, spec_of(epochs=3))

@@ -31,6 +31,20 @@ def test_classes_and_findings_are_each_measured_by_what_fits_them() -> None:
     assert set(classes) == set(findings) and {"supervised", "random_init"} < set(classes)
 
 
+def test_scenes_with_boxes_are_measured_by_a_detector_that_a_laptop_can_train() -> None:
+    scenes = cells("boxes", "multilabel")
+    assert {frozenset(protocols) for protocols in scenes.values()} == {
+        frozenset(("detection", "multilabel_probe", "multilabel_probe[10%]", "diagnostics"))
+    }
+    assert "multilabel_probe" not in cells("boxes")["simclr"]  # every class is in every scene
+    _, suite = find_suite("own", CATALOG)
+    chosen = expand(suite, CATALOG, offers=lambda _: ("boxes",), protocols=["detection"])
+    protocol = CATALOG.protocols["detection"].load()(**chosen[0].protocol_params)
+    assert (protocol.engine, protocol.recipe.architecture) == ("torchvision", "single_stage")
+    assert protocol.recipe.iterations * protocol.recipe.batch_size <= 2400 and max(protocol.recipe.sides) <= 192
+    assert protocol.recipe.test_side == protocol.recipe.sides[-1]
+
+
 def test_the_methods_are_of_every_family() -> None:
     cards = [CATALOG.methods[name].card for name in cells("labels")]
     assert {card.family for card in cards if isinstance(card, MethodCard)} >= {

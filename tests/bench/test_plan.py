@@ -45,11 +45,13 @@ def catalog() -> Catalog:
 
 def plan_of(catalog: Catalog, rows: pd.DataFrame, *, source: Source | None = None, **changes: Any) -> Plan:
     _, suite = find_suite("smoke", catalog)
-    specs = expand(suite.model_copy(update=changes), catalog, methods=("vicreg", "random_init"))
+    suite = suite.model_copy(update={"protocols": OF_ALL_METHODS, **changes})
+    specs = expand(suite, catalog, methods=("vicreg", "random_init"))
     return make_plan("smoke", suite, specs, catalog, source or Source(), rows, words=["smoke"])  # type: ignore[arg-type]
 
 
-PER_METHOD = len(find_suite("smoke", discover())[1].protocols)
+OF_ALL_METHODS = tuple(item for item in find_suite("smoke", discover())[1].protocols if not item.methods)
+PER_METHOD = len(OF_ALL_METHODS)
 """Cells of each method in the suite of the plans here."""
 
 

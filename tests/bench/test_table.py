@@ -233,6 +233,16 @@ def test_latex_has_booktabs_rules_and_spanning_headers() -> None:
     assert all(len(line.replace(r"\&", "").split("&")) <= 5 for line in body)
 
 
+def test_a_heading_too_long_for_its_columns_goes_on_in_a_second_line_of_latex() -> None:
+    long = replace(make_table(), columns=tuple(
+        replace(column, groups=("Measured & compared, " * 4,)) if column.groups else column
+        for column in make_table().columns
+    ))  # fmt: skip
+    line = next(line for line in to_latex(long).splitlines() if "compared" in line)
+    heading = line.partition(r"\shortstack{")[2]
+    assert heading and max(map(len, heading.split(r" \\ "))) <= 3 * 14 + 8
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_latex_compiles_as_it_is(tmp_path: Path) -> None:
     document = (

@@ -9,14 +9,19 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from bench.card import ProtocolCard
 from bench.detection.recipes import RECIPES, resolved
 from bench.errors import SpecError
 from bench.plan import Plan
+from bench.published.errata import load_errata
+from bench.registry import discover
 from reports.contest import Loader
 from reports.detection_configuration import Configuration, configuration
 from reports.detection_page import Setting, sentences, settings
 from reports.detection_tables import class_table, size_table
+from reports.glossary import GLOSSARY
 from reports.measured import Measured
+from reports.method_page import results_table
 from reports.site import build_site
 
 from .detected import (
@@ -229,6 +234,28 @@ def test_the_page_nests_has_unique_ids_no_inline_style_and_stays_small(pages: Ma
     assert page.tables == page.captions and page.unscoped == 0
     assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
     assert len(pages["detection.html"]) < 400_000
+
+
+def test_the_erratum_about_ap50_is_the_one_that_the_pages_name(pages: Mapping[str, str]) -> None:
+    (number,) = [item.number for item in load_errata() if item.statement.startswith("AP50")]
+    assert f'<a href="errata.html#item-{number}">erratum {number}</a>' in pages["table2.html"]
+    assert f"erratum {number}.)" in dict(GLOSSARY)["AP50, AP75"]
+
+
+def test_the_page_of_a_method_has_columns_only_for_what_is_defined() -> None:
+    (card,) = [entry.card for entry in discover().protocols if entry.key == "detection"]
+    assert isinstance(card, ProtocolCard) and len(card.metrics) == 9
+
+    def columns(*, undefined: bool, **options: Any) -> list[str]:
+        plan, rows, _ = detection_request(**options)
+        if undefined:
+            rows = pd.concat([rows, rows.assign(metric="mask_ap", value=None), rows.assign(metric="voc_ap")])
+        measured = Measured.of(plan, rows, methods=METHODS, protocols={"detection": card}, titles=TITLES)
+        return [column.title for column in results_table(measured, "simclr").columns][4:-1]
+
+    boxes = ["AP, %", "AP50, %", "AP75, %"]
+    assert columns(undefined=False) == boxes
+    assert columns(undefined=True) == [*boxes, "VOC AP, %", "VOC AP50, %", "VOC AP75, %"]
 
 
 def test_a_suite_without_detection_has_no_page(tmp_path: Path) -> None:

@@ -100,6 +100,19 @@ def test_names_stay_inside_the_scene() -> None:
     assert float(str(text.get("x"))) < 140 and 5 < float(str(text.get("y"))) < 128
 
 
+def test_names_of_boxes_on_the_same_object_do_not_cover_each_other() -> None:
+    box = [10.0, 20.0, 40.0, 50.0]
+    twice = drawn(true_boxes=box, true_labels=[0], true_crowd=[False], true_difficult=[False],
+                  found_boxes=[*box, 11.0, 20.0, 41.0, 50.0], found_scores=[0.9, 0.6], found_labels=[0, 0])  # fmt: skip
+    texts = [node for node in ElementTree.fromstring(twice.svg).iter() if node.tag.endswith("text")]
+    assert {text.text for text in texts} == {"cat 0.90", "✕ cat 0.60"}
+    first, second = (float(str(text.get("y"))) for text in texts)
+    assert abs(first - second) >= 9 and max(first, second) <= 128
+    same = drawn(true_boxes=[], true_labels=[], true_crowd=[], true_difficult=[],
+                 found_boxes=box * 6, found_scores=[0.9] * 6, found_labels=[0] * 6)  # fmt: skip
+    assert same.svg.count("<text") == 4 and same.svg.count("<title>wrong: cat 0.90</title>") == 6
+
+
 def test_where_boxes_crowd_only_what_is_wrong_or_missed_has_its_name() -> None:
     count = CROWDED + 1
     boxes = [float(value) for index in range(count) for value in (9 * index, 0, 9 * index + 8, 8)]

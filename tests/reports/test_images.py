@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from bench.spec import DataSpec
 from reports.images import ImageSet, image_sets
 
 from .predicted import FACTS, measured_of, with_facts
@@ -79,7 +81,18 @@ def test_boxes_are_counted_by_class_and_split() -> None:
     assert "12 images without any object" in words
     assert found.objects is not None and found.objects.columns[0].groups == ("objects",)
     assert [cell.text for cell in found.objects.rows[1].cells] == ["80", "9", "21"]
+    assert found.classes is not None and (found.classes.title, found.classes.stub) == ("Images by class", "Class")
     assert images_of(FACTS).objects is None
+
+
+def test_images_that_no_encoder_was_pre_trained_on_do_not_serve_pre_training() -> None:
+    plan = make_plan(states={})
+    others = (
+        replace(cell, spec=cell.spec.model_copy(update={"data": DataSpec(key="digit_scenes")})) for cell in plan.cells
+    )
+    (found,) = image_sets(measured_of(replace(plan, cells=tuple(others)), with_facts(make_rows(plan), FACTS)))
+    assert texts(found, 0)[-1] == "what the evaluation learns from"
+    assert texts(images_of(FACTS), 0)[-1] == "pre-training; with its labels, what the evaluation learns from"
 
 
 def test_results_without_facts_have_no_page() -> None:

@@ -25,7 +25,7 @@ from reports.table2_beside import chosen_print, side_by_side
 from reports.table2_measured import measured_table, transfers
 from reports.table2_published import BASELINES, PRETRAINED_ON, SETTINGS, detection_rows, printed_detectors
 
-from .detected import PROTOCOLS_WITH_DETECTION, PUBLISHED, detection_request, measured_detection
+from .detected import PROTOCOLS_WITH_DETECTION, PUBLISHED, SKILL, detection_request, measured_detection
 from .synthetic import METHODS, TITLES, make_plan, make_rows, published_values
 
 PRINTED = printed_detectors(published_values())
@@ -213,6 +213,23 @@ def test_masks_and_vocs_rule_have_columns_only_where_they_are_defined() -> None:
     table = measured_table(measured_detection(plan, voc.reset_index(drop=True)))
     assert table is not None
     assert [c.title for c in table.columns[4:]] == ["AP", "AP50", "AP75", "VOC AP", "VOC AP50", "VOC AP75"]
+
+
+def test_a_plan_for_vocs_layout_has_columns_for_vocs_rule_before_anything_ran() -> None:
+    plan, rows, _ = detection_request(states={(method, 0): "missing" for method in SKILL}, params=PUBLISHED)
+    cells = (replace(c, spec=c.spec.model_copy(update={"data": DataSpec(key="voc")})) for c in plan.cells)
+    (found,) = transfers(measured_detection(replace(plan, cells=tuple(cells)), rows))
+    assert [m.title for m in found.metrics] == ["AP", "AP50", "AP75", "VOC AP", "VOC AP50", "VOC AP75"]
+    (other,) = transfers(measured_detection(plan, rows))
+    assert [m.title for m in other.metrics] == ["AP", "AP50", "AP75"]
+
+
+def test_a_papers_own_values_of_a_published_experiment_stand_in_its_column() -> None:
+    own = {"vicreg": {"recipe": "voc07+12_vicreg"}, "byol": {"recipe": "voc07"}}
+    plan, rows, _ = detection_request(params=PUBLISHED, overrides=own)
+    found = {item.how.rpartition("recipe ")[2]: item for item in transfers(measured_detection(plan, rows))}
+    members = {how: {r.planned.spec.pretrain.method for r in item.results} for how, item in found.items()}
+    assert members == {"voc07+12": {"simclr", "vicreg", "supervised", "random_init"}, "voc07": {"byol"}}
 
 
 def test_a_cell_that_was_not_run_says_so() -> None:

@@ -79,6 +79,12 @@ BREACHES = {
         "every test sample once",
         "other objects than those of the test split",
     ),
+    "frames that move objects": (
+        "predictions=frame,",
+        "predictions=frame.assign(true_boxes=[[v + 1 for v in own] for own in frame['true_boxes']]),",
+        "every test sample once",
+        "other objects than those of the test split",
+    ),
     "NaN without a reason": (
         "if key in undefined}",
         "if key in undefined and False}",

@@ -11,6 +11,7 @@ from bench.data import coco_layout
 from bench.data.coco import coco, is_own, offers
 from bench.data.coco_layout import find_home, side_of
 from bench.data.detection import DetectionDataset
+from bench.data.recognize import recognize
 from bench.data.segmentation import checked_mask, polygon_area, run_lengths
 from bench.data.sources import DataSource
 from bench.errors import DataError
@@ -110,6 +111,9 @@ def test_the_area_of_a_polygon_does_not_depend_on_its_direction() -> None:
     ("annotation", "message"),
     [
         (entry(1, 0, 5, (1, 1, 4, 4)), r"unknown category \(1\): boxes.json, annotation 1 \(category 5\)"),
+        (entry(1, 0, 3, (1, 1, 4, 4)) | {"category_id": [3]}, r"annotation 1 \(category \[3\]\)"),
+        (entry(1, 0, 3, (1, 1, 4, 4)) | {"image_id": [0]}, r"annotation 1 \(image \[0\]\)"),
+        (entry(1, 0, 3, (1, 1, 4, 4)) | {"id": [1]}, r"annotation number 1 \(no id\)"),
         (entry(1, 77, 3, (1, 1, 4, 4)), r"unknown image \(1\): boxes.json, annotation 1 \(image 77\)"),
         (entry(999, 0, 3, (1, 1, 4, 4)), r"share their id with another \(1\): boxes.json, annotation 999\."),
         (
@@ -144,10 +148,11 @@ def test_errors_name_the_file_and_the_annotation(tmp_path: Path, annotation: dic
     [
         ({"id": 1}, r"images that share their id or file with another \(1\): boxes.json, image 1 \(s1.png\)"),
         ({"file_name": "s1.png"}, r"images that share their id or file with another \(1\): boxes.json, image 1 \(s1"),
-        ({"file_name": "absent.png"}, r"images that are not there \(1\): boxes.json, image 0 \(absent.png\)\. Add"),
+        ({"file_name": "absent.png"}, r"not there \(1\): boxes.json, image 0 \(absent.png\)\. Add [^(]*annotations\.$"),
         ({"file_name": "../s0.png"}, r"images that are not there \(1\): boxes.json, image 0 \(../s0.png\)"),
-        ({"width": None}, r"image 0 \(s0.png\): no whole width and height"),
+        ({"width": None}, r"image 0 \(s0.png\): no whole width and height above 0\. Correct or remove them\.$"),
         ({"width": 31}, r"s0.png has 30×20 pixels, its annotation says 31×20"),
+        ({"id": [1]}, r"image number 1 \(no id or no file_name\)"),
         ({"id": None}, r"image number 1 \(no id or no file_name\)"),
     ],
 )
@@ -216,6 +221,37 @@ def test_files_of_one_set_have_the_same_categories(tmp_path: Path) -> None:
         coco(tmp_path)
 
 
+@pytest.mark.parametrize("broken", ["train", "valid"])
+def test_a_damaged_file_of_a_split_is_named_and_not_left_out(tmp_path: Path, broken: str) -> None:
+    write_splits(tmp_path, "{}.json", ".")
+    file = tmp_path / f"{broken}.json"
+    file.write_text(file.read_text()[:50])
+    write_json(tmp_path / "package.json", {})
+    (tmp_path / "notes.json").write_text("{")  # serves no split
+    with pytest.raises(DataError, match=rf"{broken}\.json: it is no JSON \(.*intact copy"):
+        coco(tmp_path)
+
+
+def test_the_one_damaged_file_is_named(tmp_path: Path) -> None:
+    write_coco(tmp_path, 12)
+    (tmp_path / "annotations.json").write_text("{")
+    with pytest.raises(DataError, match=r"annotations\.json: it is no JSON"):
+        coco(tmp_path)
+    with pytest.raises(DataError, match=r"annotations\.json: it is no JSON .* known layouts are"):
+        recognize(tmp_path)
+
+
+def test_a_file_is_read_once_to_find_out_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = write_coco(tmp_path, 12)
+    read: list[Path] = []
+    real = coco_layout.read_json
+    monkeypatch.setattr(coco_layout, "read_json", lambda file: read.append(file) or real(file))
+    assert [part.side for _ in range(3) for part in find_home(tmp_path).parts] == ["train"] * 3 and len(read) == 1
+    write_json(tmp_path / "annotations.json", {**content, "images": None})
+    with pytest.raises(DataError, match="no annotations in COCO's layout"):
+        find_home(tmp_path)
+
+
 def test_an_image_in_two_files_is_refused(tmp_path: Path) -> None:
     write_splits(tmp_path, "{}.json", ".")
     content = json.loads((tmp_path / "valid.json").read_text())
@@ -278,7 +314,8 @@ def test_the_official_validation_images_are_the_test_split(tmp_path: Path, monke
     assert [len(data.splits[name]) for name in ("train", "validation", "test")] == [9, 3, 4]
     assert all("/val2017/" in name for name in data.split("test").scenes.names)
     assert data.title == "COCO 2017" and not is_own(tmp_path, DEFAULTS)
-    assert len(coco(tmp_path, validation=0.0).splits["train"]) == 12
+    write_image(tmp_path / "imagenet/train/n01440764/a.jpg", size=SIZE)
+    assert len(coco(tmp_path, validation=0.0).splits["train"]) == 12  # the official set beside another one
     assert offers(tmp_path, DEFAULTS) == ("boxes", "masks", "multilabel")
     with pytest.raises(DataError, match="not the official COCO 2014"):
         find_home(tmp_path, year=2014)
@@ -320,6 +357,7 @@ def test_files_that_are_no_annotations_are_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(DataError, match=message):
             coco(tmp_path, annotations=name)
+    (tmp_path / "broken.json").unlink()
     with pytest.raises(DataError, match="no annotations in COCO's layout"):
         coco(tmp_path)
 

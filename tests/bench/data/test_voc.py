@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,11 @@ def test_the_development_kits_train_on_both_trainvals_and_test_on_2007(kit: Path
     assert not len(data.splits["validation"]) and not is_own(kit, {**DEFAULTS, "path": path})
 
 
+def test_the_development_kits_are_found_beside_imagenet(kit: Path) -> None:
+    write_image(kit / "imagenet/train/n01440764/a.jpg", size=SIZE)
+    assert len(names_of(voc(kit, validation=0.0), "train")) == 12
+
+
 def test_one_year_of_the_development_kits_can_be_chosen(kit: Path) -> None:
     data = voc(kit, years=(2007,), validation=0.0)
     assert names_of(data, "train") == [f"2007_{k}" for k in range(6)] and names_of(data, "test") == ["2007_6", "2007_7"]
@@ -177,6 +183,10 @@ def test_a_kit_without_what_is_asked_for_says_so(kit: Path) -> None:
     (kit / "VOCdevkit/VOC2007/ImageSets/Main/test.txt").unlink()
     with pytest.raises(DataError, match=r"test.txt is not there: .* Unpack its archive"):
         voc(kit)
+    shutil.rmtree(kit / "VOCdevkit/VOC2012")
+    with pytest.raises(DataError, match=r"test.txt is not there"):  # no test split of the user's own instead
+        voc(kit, years=(2007,))
+    assert is_own(kit, DEFAULTS)
     with pytest.raises(DataError, match=r"no folders VOC2007 or VOC2012.*Leave it out"):
         voc(write_voc(kit / "own", THREE, LISTS), years=(2007,))
 

@@ -82,6 +82,63 @@ def test_schedules_are_told_apart(name: str, iterations: int, steps: list[int], 
     assert found["SOLVER.WARMUP_ITERS"] == (100 if name == "voc07" else 1000)
 
 
+def test_every_value_of_a_recipe_reaches_its_key() -> None:
+    recipe, _ = changed(
+        find_recipe("voc07+12"),
+        momentum=0.8,
+        weight_decay=3e-4,
+        decay_norm=True,
+        decay=0.2,
+        warmup_factor=0.25,
+        longest=1000,
+        test_side=700,
+        test_longest=900,
+        flip=0.0,
+        precise_bn=7,
+        score_threshold=0.15,
+        nms_threshold=0.35,
+        detections=50,
+        rpn_loss_weight=0.75,
+        side_sampling="range",
+        schedule="cosine",
+    )
+    given = detectron2_config(recipe, depth=50, num_classes=2, mean=MEAN, std=STD, frozen=False)
+    found, usual = {s.key: s.value for s in given}, values("voc07+12", num_classes=2)
+    assert {key: value for key, value in found.items() if usual[key] != value} == {
+        "SOLVER.MOMENTUM": 0.8,
+        "SOLVER.WEIGHT_DECAY": 3e-4,
+        "SOLVER.WEIGHT_DECAY_NORM": 3e-4,
+        "SOLVER.GAMMA": 0.2,
+        "SOLVER.WARMUP_FACTOR": 0.25,
+        "SOLVER.LR_SCHEDULER_NAME": "WarmupCosineLR",
+        "INPUT.MAX_SIZE_TRAIN": 1000,
+        "INPUT.MIN_SIZE_TEST": 700,
+        "INPUT.MAX_SIZE_TEST": 900,
+        "INPUT.RANDOM_FLIP": "none",
+        "INPUT.MIN_SIZE_TRAIN_SAMPLING": "range",
+        "TEST.PRECISE_BN.NUM_ITER": 7,
+        "TEST.DETECTIONS_PER_IMAGE": 50,
+        "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.15,
+        "MODEL.ROI_HEADS.NMS_THRESH_TEST": 0.35,
+        "MODEL.RPN.LOSS_WEIGHT": 0.75,
+    }
+    thresholds = ("MODEL.ROI_HEADS.SCORE_THRESH_TEST", "MODEL.ROI_HEADS.NMS_THRESH_TEST", "TEST.DETECTIONS_PER_IMAGE")
+    assert [usual[key] for key in (*thresholds, "SOLVER.MOMENTUM")] == [0.05, 0.5, 100, 0.9]
+
+
+def test_barlow_twins_has_its_own_values_in_the_same_experiments() -> None:
+    for name, expected in (
+        (
+            "voc07+12",
+            {"SOLVER.BASE_LR": 0.1, "SOLVER.WARMUP_ITERS": 1000, "SOLVER.WARMUP_FACTOR": 0.333},
+        ),
+        ("coco_c4_1x", {"SOLVER.BASE_LR": 0.03}),
+    ):
+        own, base = values(f"{name}_barlow_twins"), values(name)
+        assert {key: value for key, value in own.items() if base[key] != value} == expected
+        assert find_recipe(f"{name}_barlow_twins").experiment == name
+
+
 def test_vicreg_has_its_own_values_in_the_same_experiment() -> None:
     found = values("voc07+12_vicreg")
     changes = {k: v for k, v in found.items() if v != values("voc07+12")[k]}

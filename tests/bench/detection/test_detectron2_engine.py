@@ -6,6 +6,7 @@ import importlib
 import json
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,12 @@ from torch import Tensor
 from bench.detection.detector import Built, Detector, Found, Scene, Task
 from bench.detection.detectron2_config import Setting
 from bench.detection.recipes import DetectionRecipe, changed, find_recipe
+from bench.detection.resizing import decoded
+from bench.detection.training import Trained, train_detector
 from bench.encoders.encoder import Encoder
 from bench.errors import CheckpointError, DataError, JobError, SpecError
+from bench.protocol import Workspace
+from bench.training.checkpoint import CheckpointFile
 from protocols.detection import Detection
 
 from .residual import residual_encoder
@@ -251,6 +256,20 @@ def test_masks_come_as_polygons_or_as_bits_and_boxes_of_no_width_are_left_out(en
         detector.losses([replace(first, masks=())])
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_masks_are_pasted_at_the_original_size_and_not_shrunk_to_it(engine: Any, altered: Any) -> None:
+    altered({**FEW, "MODEL.ROI_HEADS.SCORE_THRESH_TEST": 0.0})
+    detector = engine.build_detectron2(task(residual_encoder(), "coco_fpn_1x")).detector.eval()
+    scene = as_scenes(squares(1))[0]  # of 64 pixels
+    found, original = detector.detect([scene])[0], detector.detect_at(scene, (16, 24))
+    assert len(original.masks) and {tuple(json.loads(mask)["size"]) for mask in original.masks} == {(16, 24)}
+    assert found.scores[: len(original.scores)] == pytest.approx(original.scores)
+    assert original.boxes[:, [0, 2]].max() <= 24 and original.boxes[:, [1, 3]].max() <= 16
+    instances = detector.model.inference([{"image": detector._image(scene.pixels), "height": 16, "width": 24}])
+    pasted = instances[0]["instances"].pred_masks.sum(dim=(1, 2)).tolist()
+    assert [int(decoded(json.loads(mask)).sum()) for mask in original.masks] == pasted
+
+
 def test_precise_statistics_are_means_over_the_batches(engine: Any, altered: Any) -> None:
     altered(FEW)
     built = engine.build_detectron2(task(residual_encoder(), precise_bn=3))
@@ -275,6 +294,46 @@ def test_precise_statistics_are_means_over_the_batches(engine: Any, altered: Any
     untouched = engine.build_detectron2(task(residual_encoder(), precise_bn=0)).detector
     untouched.finish(some)
     assert asked == [3]
+
+
+class KilledError(Exception):
+    pass
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(engine: Any, altered: Any, tmp_path: Path) -> None:
+    altered(FEW)
+    own = task(residual_encoder(), iterations=4, batch_size=2, sides=(64,), warmup=0, precise_bn=1)
+    own = replace(own, recipe=replace(own.recipe, test_side=64))
+    data = squares()
+
+    def train(seed: int, *, kill: bool = False, file: CheckpointFile | None = None) -> tuple[Detector, Trained]:
+        def report(done: int, total: int, text: str) -> None:
+            if kill and done == 3:
+                raise KilledError
+
+        torch.manual_seed(seed)  # of the parts that are new
+        built = engine.build_detectron2(own)
+        trained = train_detector(
+            built,
+            own,
+            data.split("train"),
+            data.split("validation"),
+            seed=3,
+            trials=1,
+            workspace=Workspace(checkpoint=file, report=report),
+        )
+        return built.detector, trained
+
+    straight, whole = train(0)
+    file = CheckpointFile(path=tmp_path / "detection.ckpt", identity="this", every_seconds=0.0)
+    with pytest.raises(KilledError):
+        train(0, kill=True, file=file)
+    again, resumed = train(1, file=file)
+    assert resumed.details["resumed_at"] == [2]
+    found = again.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in straight.state_dict().items())
+    assert [row["total"] for row in resumed.curve] == [row["total"] for row in whole.curve]
+    assert resumed.validation_ap == whole.validation_ap
 
 
 # --- detection --------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.ops import box_iou
 
 from bench.detection.batches import SceneBatches
 from bench.detection.detector import Scene
@@ -68,10 +69,11 @@ def changed(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
 def test_it_learns_colored_rectangles() -> None:
     encoder = encoder_of()
     before = copies(encoder.module)
-    data, how = dataset((24, 8, 0), side=48), {"batch_size": 4, "reference_batch": 4, "lr": 6e-3, "warmup": 3}
-    result = trained(encoder=encoder, data=data, iterations=100, precise_bn=4, **how)
-    assert result.curve[-1]["ap50"] > 75, result.curve[-1]
-    assert result.validation_ap is not None and result.validation_ap > 40
+    data, how = dataset((48, 16, 0), side=48), {"batch_size": 4, "reference_batch": 4, "lr": 3e-3, "warmup": 3}
+    result = trained(encoder=encoder, data=data, optimizer="adamw", iterations=120, precise_bn=4, **how)
+    # 88 to 95 and 50 to 58 over seeds.
+    assert result.curve[-1]["ap50"] > 70, result.curve[-1]
+    assert result.validation_ap is not None and result.validation_ap > 35
     assert not changed(encoder.module, before) and not encoder.module.training
     assert changed(result.detector.pyramid.backbone.backbone, before) >= set(dict(encoder.module.named_parameters()))  # type: ignore[union-attr]
 
@@ -105,6 +107,7 @@ def test_precise_statistics_are_the_mean_over_the_given_batches() -> None:
     detector = detector_of(precise_bn=2)
     first = next(part for part in detector.modules() if isinstance(part, nn.BatchNorm2d))
     batches = [scenes(seed=1), scenes(seed=2)]
+    detector.train().losses(scenes(seed=3))  # a training went before, which is forgotten
     inputs: list[Tensor] = []
     handle = first.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     detector.finish(lambda count: batches[:count])
@@ -142,6 +145,19 @@ def test_the_least_score_counts() -> None:
     assert len(detector_of(score_threshold=0.99).eval().detect(scenes(1))[0].scores) == 0
 
 
+def test_regions_of_a_class_overlap_at_most_as_the_recipe_says() -> None:
+    """At a threshold of 0 for the score, what is found would overlap ever more without suppression."""
+    most = {}
+    for threshold in (0.2, 0.5, 0.8):
+        detector = detector_of(score_threshold=0.0, nms_threshold=threshold).eval()
+        (found,) = detector.detect(scenes(1))
+        boxes, labels = torch.from_numpy(found.boxes), torch.from_numpy(found.labels)
+        overlaps = box_iou(boxes, boxes).fill_diagonal_(0)[labels[:, None] == labels]
+        most[threshold] = float(overlaps.max())
+        assert most[threshold] <= threshold + 1e-6
+    assert most[0.5] > 0.2 and most[0.8] > 0.5
+
+
 def test_scenes_keep_their_size_and_are_normalized_once_by_the_encoder() -> None:
     detector = detector_of()
     given = [scenes(1, side=33)[0], scenes(1, side=61)[0]]
@@ -159,6 +175,7 @@ def test_anchors_and_pooling_follow_the_strides_of_the_backbone() -> None:
     assert usual.pyramid.out_channels == 256
     usual.eval().detect(scenes(1, side=33))  # one position on the coarsest map: sizes do not tell the strides
     assert usual.parts.roi_heads.box_roi_pool.scales == [1 / 4, 1 / 8, 1 / 16, 1 / 32]
+    assert usual.parts.roi_heads.fg_bg_sampler.batch_size_per_image == 512
     assert usual.parts.rpn.anchor_generator.num_anchors_per_location() == [3] * 5
     fine = detector_of(encoder=encoder_of(resnet18(3, stem="cifar"), width=512))
     assert fine.pyramid.strides == (2, 4, 8, 16)

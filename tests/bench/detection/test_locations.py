@@ -25,6 +25,14 @@ def test_a_small_object_is_found_near_its_middle_on_the_finest_level() -> None:
     assert (targets.labels == -1).sum() == 16 + 4 - 4
 
 
+def test_the_radius_is_one_and_a_half_strides() -> None:
+    # Middle (12.1, 8): the positions 6.1 and 5.9 pixels away are beside it, those 2.1, 1.9 and 5.9 are within 6.
+    where = locations((16, 24), (4,))
+    targets = targets_of(where, torch.tensor([[0.0, 0.0, 24.2, 16.0]]), torch.tensor([0]))
+    columns = {where.points[row, 0].item() for row in torch.nonzero(targets.labels == 0)[:, 0]}
+    assert columns == {10, 14, 18}
+
+
 @pytest.mark.parametrize(("side", "level"), [(20.0, 0), (40.0, 0), (66.0, 1), (90.0, 1)])
 def test_the_size_of_an_object_chooses_its_level(side: float, level: int) -> None:
     where = locations((96, 96), (4, 8))

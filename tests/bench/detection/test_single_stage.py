@@ -207,6 +207,16 @@ def test_boxes_of_one_class_that_overlap_leave_the_best(monkeypatch: pytest.Monk
     assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == (np.float32, np.float32, np.int64)
 
 
+def test_the_overlap_at_which_the_weaker_of_two_goes_is_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Positions 7 and 8 of stride 4 lie at (6, 6) and (10, 6): [2, 2, 14, 10] and [6, 2, 18, 10], IoU 64 / 128.
+    given = {7: ([4.0, 4.0, 8.0, 4.0], 0, 0.49), 8: ([4.0, 4.0, 8.0, 4.0], 0, 0.64)}
+    for threshold, count in ((0.45, 1), (0.55, 2)):
+        model = detector(nms_threshold=threshold).eval()
+        predicting(monkeypatch, model, given)
+        assert len(model.detect([scene(16, 24)])[0].scores) == count
+    assert find_recipe("small").nms_threshold == 0.5
+
+
 def test_the_threshold_and_the_most_detections_are_the_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {0: ([1.0] * 4, 0, 0.81), 3: ([1.0] * 4, 0, 0.64), 12: ([1.0] * 4, 0, 0.49), 15: ([1.0] * 4, 1, 0.25)}
     for changes, count in (({}, 4), ({"score_threshold": 0.55}, 3), ({"detections": 2}, 2)):
@@ -243,6 +253,13 @@ def test_it_learns_to_find_squares_of_two_colors() -> None:
             best = found.boxes[found.labels == label][0]
             shared = np.prod(np.maximum(0, np.minimum(best[2:], box[2:]) - np.maximum(best[:2], box[:2])))
             assert shared / (2 * 24**2 - shared) > 0.5
+
+
+def test_a_new_detector_hardly_sees_an_object_anywhere() -> None:
+    with torch.no_grad():
+        logits, _, centers = detector().eval()(torch.randn(1, 3, 32, 32))
+    assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.2)
+    assert centers.sigmoid().mean().item() == pytest.approx(0.5, abs=0.1)
 
 
 # --- the backbone -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +283,58 @@ def test_the_rate_of_the_schedule_moves_the_weights() -> None:
     train(detector, given)
     torch.testing.assert_close(seen[1] - seen[0], -0.01 * moves[1])
     torch.testing.assert_close(detector.head.bias - seen[1], -0.001 * detector.head.bias.grad)
+
+
+def followed(**changes: Any) -> list[tuple[Tensor, Tensor]]:
+    """Values of a weight and its gradient at four steps at a rate of 0.01."""
+    given = recipe(**{"schedule": "steps", "iterations": 4, "weight_decay": 0.0, **changes})
+    detector, values = Toy(norm=False, dropout=0.0), []
+    gradients: list[Tensor | None] = []
+
+    def watch(scenes: Any) -> None:
+        weight = detector.head.weight
+        values.append(weight.detach().clone())
+        gradients.append(None if weight.grad is None else weight.grad.clone())
+
+    detector.watch = watch
+    train(detector, given)
+    watch(())
+    return [(value, gradient) for value, gradient in zip(values, [*gradients[1:], None], strict=True)]  # type: ignore[misc]
+
+
+def test_momentum_and_weight_decay_move_the_weights() -> None:
+    """Sutskever et al. 2013's momentum in torch's form, with L2 decay in the gradient, followed by hand."""
+    steps, speed = followed(optimizer="sgd", momentum=0.9, weight_decay=0.3), torch.zeros(3, 6)
+    for (value, gradient), (after, _) in pairwise(steps):
+        speed = 0.9 * speed + gradient + 0.3 * value
+        torch.testing.assert_close(after, value - 0.01 * speed)
+
+
+def test_adamw_decays_apart_from_its_moments() -> None:
+    """Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2, followed by hand."""
+    first, second = torch.zeros(3, 6), torch.zeros(3, 6)
+    for t, ((value, gradient), (after, _)) in enumerate(pairwise(followed(optimizer="adamw", weight_decay=0.3)), 1):
+        first, second = 0.9 * first + 0.1 * gradient, 0.999 * second + 0.001 * gradient**2
+        move = (first / (1 - 0.9**t)) / ((second / (1 - 0.999**t)).sqrt() + 1e-8)
+        torch.testing.assert_close(after, value - 0.01 * (move + 0.3 * value))
+
+
+def test_what_takes_long_to_save_is_saved_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only saving moves by 2 seconds, and every step by 1."""
+    now, saves = [0.0], []
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    file = checkpoint(tmp_path, every_seconds=10.0)
+
+    def save(state: dict[str, Any]) -> None:
+        if state["unfinished"]:
+            saves.append(state["unfinished"]["iteration"])
+            now[0] += 2
+
+    object.__setattr__(file, "save", save)
+    detector = Toy()
+    detector.watch = lambda scenes: now.__setitem__(0, now[0] + 1)
+    train(detector, recipe(iterations=100), workspace=Workspace(checkpoint=file))
+    assert saves == [10, 50, 90]
 
 
 def test_a_detector_is_finished_with_batches_that_come_after_those_of_the_training() -> None:

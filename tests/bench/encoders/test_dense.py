@@ -69,3 +69,18 @@ def test_a_backbone_without_maps_is_told_what_to_add() -> None:
 def test_maps_whose_mean_is_not_the_representation_are_refused() -> None:
     with pytest.raises(SpecError, match="WrongMaps: the mean of the last feature map is not the backbone's output"):
         DenseBackbone(WrongMaps(), channels=1)
+
+
+class Coarse(nn.Module):
+    """Means over squares of 128 pixels, without a parameter."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.feature_maps(images)[0].mean(dim=(2, 3))
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        return [nn.functional.avg_pool2d(images, 128, ceil_mode=True)]
+
+
+def test_a_stride_that_cannot_be_told_is_refused() -> None:
+    with pytest.raises(SpecError, match="Coarse: its last feature map has a stride above 64 pixels"):
+        DenseBackbone(Coarse(), channels=1)

@@ -104,10 +104,10 @@ def test_without_an_object_that_counts_nothing_has_a_value(found: list[tuple[tup
     }
 
 
-def test_nothing_found_is_zero_with_an_interval_of_zero() -> None:
+def test_nothing_found_is_zero_without_a_span_that_would_claim_certainty() -> None:
     scores = scored(frame_of([[(A, 0)], [], [(B, 0)]], [[], [], []]), "ab", "voc")
     for key in ("ap", "ap50", "ap75", "voc_ap", "voc_ap50", "voc_ap75"):
-        assert (scores[key].value, scores[key].low, scores[key].high) == (0.0, 0.0, 0.0)
+        assert (scores[key].value, scores[key].low, scores[key].high) == (0.0, None, None)
 
 
 def test_an_interval_holds_its_value_says_what_it_covers_and_shrinks_with_more_scenes() -> None:
