@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -221,7 +221,7 @@ def contest_of(measured: Measured, chosen: Sequence[Result], predictions: Loader
         images=len(first.labels),
         clusters=first.patients,
         generator=np.random.default_rng(SEED),
-        resamples=_resamples([seed for seeds in tested.values() for seed in seeds]),
+        resamples=resamples_for(seed.scenes for own in tested.values() for seed in own if seed.scenes is not None),
     )
     spec = chosen[0].planned.spec
     return Contest(
@@ -243,9 +243,9 @@ def contest_of(measured: Measured, chosen: Sequence[Result], predictions: Loader
     )
 
 
-def _resamples(tested: Sequence[Tested]) -> int:
-    """Fewer where detectors found so much that a report would take minutes."""
-    found = sum(sum(map(len, seed.scenes["found_scores"])) for seed in tested if seed.scenes is not None)
+def resamples_for(frames: Iterable[pd.DataFrame]) -> int:
+    """Fewer where detectors found so much in all of these scenes that a report would take minutes."""
+    found = sum(sum(map(len, frame["found_scores"])) for frame in frames)
     return int(np.clip(MOST_WORK // max(1, found), *RESAMPLES))
 
 

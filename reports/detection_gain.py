@@ -13,7 +13,7 @@ from bench.spec import IMPORTED
 from bench.statistics.paired import Difference, compare, holm
 from bench.statistics.weighted import Statistic
 from bench.table import Cell, Column, Row, Table
-from reports.contest import MOST_WORK, RESAMPLES, SEED, Loader, point_words
+from reports.contest import SEED, Loader, point_words, resamples_for
 from reports.measured import Measured
 from reports.places import method_path
 from reports.results import Result, parsed
@@ -137,7 +137,8 @@ def _against(
         images=len(base[0]),
         clusters=base[0]["patient"].to_numpy(dtype=str) if "patient" in base[0] else None,
         generator=np.random.default_rng(SEED),
-        resamples=_resamples([frame for own in tested.values() for frame in own]),
+        # As many as behind the verdict: both print the same interval where they compare the same encoders.
+        resamples=resamples_for(frame for own in tested.values() for frame in own),
     )
     pairs = [comparison.between(index, 0) for index in range(1, len(tested))]
     adjusted = holm([pair.p for pair in pairs])
@@ -146,12 +147,6 @@ def _against(
             _lacking(measured, key, ""), difference=replace(pair, adjusted=p), seeds=len(tested[key])
         )
     return lacking
-
-
-def _resamples(frames: Sequence[pd.DataFrame]) -> int:
-    """As many as behind the verdict, so that both print the same interval where they compare the same encoders."""
-    found = sum(sum(map(len, frame["found_scores"])) for frame in frames)
-    return int(np.clip(MOST_WORK // max(1, found), *RESAMPLES))
 
 
 def _lacking(measured: Measured, key: tuple[str, ...], why: str) -> Gain:

@@ -1,4 +1,4 @@
-"""Best groups: which values of a column cannot be told apart from the best one, and the sentence that says so."""
+"""Best groups: whose intervals overlap that of the best value of a column, and the sentence that says so."""
 
 from __future__ import annotations
 
@@ -86,10 +86,11 @@ def _sentences(table: Table, groups: Sequence[Group | None], where: str) -> list
     prefix = f"{where}: by" if where else "By"
     sentences = []
     for group, columns in ties.items():
-        others = listed([table.rows[index].title for index in sorted(group.rows - {group.best})])
+        titles = [table.rows[index].title for index in sorted(group.rows - {group.best})]
+        others = f"interval of {titles[0]} overlaps" if len(titles) == 1 else f"intervals of {listed(titles)} overlap"
         what = listed([_short(column) for column in columns])
         sentences.append(
-            f"{prefix} {what}, {others} cannot be told apart from {table.rows[group.best].title}, "
+            f"{prefix} {what}, the 95 % {others} that of {table.rows[group.best].title}, "
             "the best of the competing values."
         )
     return sentences

@@ -95,7 +95,9 @@ def test_a_long_evaluation_goes_on_where_it_saved_itself_and_leaves_nothing_behi
     plugin.write_text(INTERRUPTED)
     suite = write_suite(tmp_path, methods=["random_init"], overrides={}, protocols=[{"protocol": "long"}])
     request = Request(suite=str(suite), store=str(tmp_path / "store"), plugins=(plugin,))
-    compute(request, shared_cache)
+    events = compute(request, shared_cache)
+    told = [(event.done, event.total, event.text) for event in events if event.kind == "progress" and event.is_cell]
+    assert told == [(0, 4, "half-way")]
     saved = list((tmp_path / "store" / "resume").iterdir())
     assert len(saved) == 1
     compute(request, shared_cache)

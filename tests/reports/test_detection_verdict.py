@@ -11,7 +11,7 @@ import pytest
 from bench.metric import AP
 from bench.plan import Plan
 from reports.cautions import warnings
-from reports.contest import Contest, Loader, _read, _resamples, contests
+from reports.contest import Contest, Loader, contests, resamples_for
 from reports.verdict import Verdict, verdicts
 
 from .detected import SCENES, detection_request, measured_detection
@@ -143,11 +143,9 @@ def test_large_sets_have_fewer_resamples_but_never_too_few(monkeypatch: pytest.M
     plan, _, predictions = detection_request()
     frame = predictions(plan.cells[0].identity.digest)
     assert frame is not None
-    one = _read(frame, {"classes": ["cat", "dog"]})
-    assert one is not None
     found = sum(map(len, frame["found_scores"]))
-    assert _resamples([one]) == 2000
+    assert resamples_for([frame]) == 2000
     monkeypatch.setattr("reports.contest.MOST_WORK", 1000 * found)
-    assert _resamples([one]) == 1000
+    assert resamples_for([frame]) == 1000
     monkeypatch.setattr("reports.contest.MOST_WORK", 1)
-    assert _resamples([one]) == 200
+    assert resamples_for([frame]) == 200

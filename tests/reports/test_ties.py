@@ -47,7 +47,8 @@ def table(values: list[float]) -> Table:
 def test_a_tie_is_said_in_words_with_the_best_method_named() -> None:
     marked = mark_best(table([90, 91, 80]), [(), [contender(0, 90, 1), contender(1, 91, 1), contender(2, 80, 1)]])
     assert [row.cells[1].best for row in marked.rows] == [True, True, False]
-    assert marked.notes == ("By top-1 (linear), A cannot be told apart from B, the best of the competing values.",)
+    words = "By top-1 (linear), the 95 % interval of A overlaps that of B, the best of the competing values."
+    assert marked.notes == (words,)
 
 
 def test_a_clear_winner_is_marked_without_a_sentence() -> None:
