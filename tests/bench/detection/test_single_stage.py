@@ -12,7 +12,7 @@ from torch import Tensor
 from bench.detection import single_stage
 from bench.detection.detector import Scene, Task
 from bench.detection.engines import build
-from bench.detection.locations import Targets
+from bench.detection.locations import Targets, locations
 from bench.detection.recipes import DetectionRecipe, find_recipe
 from bench.detection.single_stage import SingleStage, build_single_stage, centerness_of, losses_of
 from bench.encoders.convnet import ConvNet
@@ -263,6 +263,16 @@ def test_a_new_detector_hardly_sees_an_object_anywhere() -> None:
 
 
 # --- the backbone -----------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_new_detector_expects_objects_in_proportion_to_the_stride_of_a_level() -> None:
+    model = detector().eval()
+    _, distances, _ = model(torch.zeros(1, 3, 32, 32))
+    where = locations((32, 32), model.strides, device=torch.device("cpu"))
+    for level, stride in enumerate(model.strides):
+        own = distances[0, where.levels == level]
+        torch.testing.assert_close(own, torch.full_like(own, stride * math.e), rtol=0.2, atol=0)
 
 
 def state(module: torch.nn.Module) -> dict[str, Tensor]:
