@@ -71,7 +71,11 @@ class MethodCard:
         views: number of views per image that ``forward`` expects: a number, the name of the whole-number parameter
             that gives it, or a sum of both such as ``"2 + support_views"``.
         gradient_views: the views whose pixels receive a gradient: their indices, or ``"all"``.
+        pairing: the rule by which its views show different images of a patient, see
+            :class:`bench.spec.PairingSpec`; empty where all views show one image.
         uses_labels: ``forward`` receives the class labels (supervised baselines only).
+        uses_laterality: ``forward`` receives the laterality of the image that each view shows, (B, views) int64; equal
+            numbers are equal lateralities and -1 is unknown.
         trains: False when there is nothing to train (random initialization).
         imported: its weights come from a file of the user's; suites of all methods leave it out.
         protocols: the only protocols that evaluate it, each with the parameters that make it this method there; empty
@@ -100,7 +104,9 @@ class MethodCard:
     cost: str = ""
     views: int | str = 2
     gradient_views: tuple[int, ...] | Literal["all"] = (0, 1)
+    pairing: Mapping[str, Any] = field(default_factory=dict)
     uses_labels: bool = False
+    uses_laterality: bool = False
     trains: bool = True
     imported: bool = False
     protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

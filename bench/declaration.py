@@ -174,7 +174,8 @@ class _Reader:
             return self._check_function(kind, key, card, node)
         if kind == "method":
             assert isinstance(card, MethodCard)
-            inputs = ["self", "views", "labels"] if card.uses_labels else ["self", "views"]
+            further = ["labels"] if card.uses_labels else ["laterality"] if card.uses_laterality else []
+            inputs = ["self", "views", *further]
             if card.trains:
                 self._expect(node, "forward", inputs, [], key)
             return self._expect(node, "__init__", ["self", "backbone"], None, key)

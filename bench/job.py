@@ -280,7 +280,7 @@ def _training_columns(result: TrainingResult) -> dict[str, Any]:
         "seconds_data": result.seconds["data_wait"],
         "seconds_compute": result.seconds["compute"],
         "images_per_second": result.images_per_second,
-        "details": json_text({"collapse": result.collapse}),
+        "details": json_text({"collapse": result.collapse, **({"pairing": result.pairing} if result.pairing else {})}),
     }
 
 

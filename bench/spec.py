@@ -85,6 +85,22 @@ class ViewSpec(Frozen):
         return self
 
 
+class PairingSpec(Frozen):
+    """Which other images of the same patient may stand for a view (MedAug, arXiv:2102.10663, section 3.2).
+
+    Attributes:
+        study: the partner is of the ``same`` study, a ``distinct`` one, or of ``all``.
+        laterality: likewise of its laterality: frontal or lateral.
+        other_image: an image is no candidate for itself, where another one is.
+        most_per_patient: images of one patient in an epoch, others in every epoch; 0 takes all of them.
+    """
+
+    study: Literal["all", "same", "distinct"] = "same"
+    laterality: Literal["all", "same", "distinct"] = "all"
+    other_image: bool = False
+    most_per_patient: Annotated[int, Field(ge=0)] = 0
+
+
 class TrainingSpec(Frozen):
     """How a backbone is trained.
 
@@ -184,7 +200,7 @@ class PretrainSpec(Frozen):
     """What is trained: method, backbone, data, views, recipe, seed.
 
     ``views`` and ``training`` are absent when the method does not train: they cannot change its answer. ``variant``
-    tells two settings of one method apart.
+    tells two settings of one method apart. Without ``pairing`` all views show the same image.
     """
 
     method: str
@@ -194,6 +210,7 @@ class PretrainSpec(Frozen):
     backbone_params: Parameters = Field(default_factory=dict)
     data: DataSpec
     views: tuple[ViewSpec, ...] = ()
+    pairing: PairingSpec | None = Field(default=None, exclude_if=lambda value: value is None)
     training: TrainingSpec | None = None
     seed: Annotated[int, Field(ge=0)] = 0
 

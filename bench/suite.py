@@ -30,7 +30,7 @@ from pydantic import Field, ValidationError, model_validator
 from bench.card import DatasetCard, MethodCard, ProtocolCard
 from bench.errors import SpecError, UnknownNameError, describe
 from bench.registry import Catalog, Entry
-from bench.spec import DataSpec, Frozen, Parameters, PretrainSpec, RunSpec, TrainingSpec, ViewSpec, named
+from bench.spec import DataSpec, Frozen, PairingSpec, Parameters, PretrainSpec, RunSpec, TrainingSpec, ViewSpec, named
 
 PRETRAINING = ("data", "backbone", "views", "training", "methods", "overrides")
 """Fields of a suite that decide which encoders it trains."""
@@ -44,10 +44,11 @@ class Component(Frozen):
 
 
 class Override(Frozen):
-    """What one method changes of the suite's recipe; views are replaced whole, the rest entry by entry."""
+    """What one method changes of the suite's recipe; views and pairing are replaced whole, the rest entry by entry."""
 
     params: Parameters = Field(default_factory=dict)
     views: tuple[ViewSpec, ...] | None = None
+    pairing: PairingSpec | Literal["none"] | None = None
     training: Parameters = Field(default_factory=dict)
 
     def changed_by(self, other: Override) -> Override:
@@ -55,6 +56,7 @@ class Override(Frozen):
         return Override(
             params={**self.params, **other.params},
             views=self.views if other.views is None else other.views,
+            pairing=self.pairing if other.pairing is None else other.pairing,
             training={**self.training, **other.training},
         )
 
@@ -169,7 +171,7 @@ def expand(
     protocols: Sequence[str] = (),
     seeds: int | None = None,
     data: DataSpec | None = None,
-    offers: Callable[[DataSpec], Collection[str]] | None = None,
+    offers: Offers | None = None,
     imports: Sequence[Candidate] = (),
 ) -> tuple[RunSpec, ...]:
     """All cells of the suite as specs completed with every default, in a stable order.
@@ -189,7 +191,8 @@ def expand(
     joined = [item for item in imports if not methods or _imported_names(item) & set(methods)]
     if suite.methods == "all":
         named = [key for key in dict.fromkeys(methods) if not any(key in _imported_names(item) for item in imports)]
-        keys = named if methods else [entry.key for entry in catalog.methods if not _imported(entry)]
+        offered = _offered(suite_data(suite, catalog, data), catalog, offers)
+        keys = named if methods else [entry.key for entry in catalog.methods if _fits_all(entry, offered)]
         chosen = [*(Candidate(method=key) for key in keys), *joined]
     else:
         chosen = [item for item in suite.methods if not methods or {item.method, item.name} & set(methods)] + joined
@@ -238,6 +241,22 @@ def _check_names(
             raise UnknownNameError("protocol of this suite", key, offered)
 
 
+Offers = Callable[[DataSpec], Collection[str]]
+
+
+def _offered(data: DataSpec, catalog: Catalog, offers: Offers | None) -> Collection[str]:
+    """What the images offer, by their files or else by the card of their dataset."""
+    card = catalog.datasets[data.key].card
+    assert isinstance(card, DatasetCard)
+    return offers(data) if offers else card.capabilities
+
+
+def _fits_all(entry: Entry, offered: Collection[str]) -> bool:
+    """Whether a suite of all methods has this one: no weights from a file, and no pairs without metadata."""
+    card = entry.card
+    return isinstance(card, MethodCard) and not card.imported and (not card.pairing or "metadata" in offered)
+
+
 def _imported(entry: Entry) -> bool:
     return isinstance(entry.card, MethodCard) and entry.card.imported
 
@@ -270,9 +289,17 @@ def _pretrain_spec(
         backbone_params=catalog.backbones[backbone.key].complete(backbone.params),
         data=suite_data(suite, catalog, data),
         views=_views_for(entry, views, entry.card.view_count(params)) if entry.card.trains else (),
+        pairing=_pairing(changes.pairing, entry.card),
         training=_training(suite.training, changes.training, candidate.name) if entry.card.trains else None,
         seed=seed,
     )
+
+
+def _pairing(given: PairingSpec | Literal["none"] | None, card: MethodCard) -> PairingSpec | None:
+    """The rule of the suite, else that of the method; none for what does not compare views."""
+    if given == "none" or not card.trains or card.uses_labels:
+        return None
+    return PairingSpec(**card.pairing) if given is None and card.pairing else given
 
 
 def _views_for(entry: Entry, views: tuple[ViewSpec, ...], count: int) -> tuple[ViewSpec, ...]:
@@ -296,7 +323,7 @@ def _run_spec(
     pretrain: PretrainSpec,
     *,
     data: DataSpec | None,
-    offers: Callable[[DataSpec], Collection[str]] | None,
+    offers: Offers | None,
 ) -> RunSpec | None:
     """The cell's question; None where the protocol does not evaluate the method, and for an optional protocol whose
     requirements the data do not meet."""
@@ -311,8 +338,8 @@ def _run_spec(
     if pretrain.imported:  # trained elsewhere: it needs no images but those that it is evaluated on
         pretrain = pretrain.model_copy(update={"data": evaluated})
     dataset = catalog.datasets[evaluated.key]
-    assert isinstance(entry.card, ProtocolCard) and isinstance(dataset.card, DatasetCard)
-    offered = offers(evaluated) if offers else dataset.card.capabilities
+    assert isinstance(entry.card, ProtocolCard)
+    offered = _offered(evaluated, catalog, offers)
     lacking = set(entry.card.requires) - set(offered)
     if lacking and item.optional:
         return None

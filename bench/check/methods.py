@@ -85,9 +85,12 @@ class MethodTrial:
 
     def terms(self, method: Method, views: Sequence[Tensor], *, seed: int = 0) -> dict[str, Tensor]:
         """One forward pass, its random numbers seeded."""
-        labels = {"labels": torch.arange(len(views[0])) % NUM_CLASSES} if self.card.uses_labels else {}
+        rows = torch.arange(len(views[0]))
+        more = {"labels": rows % NUM_CLASSES} if self.card.uses_labels else {}
+        if self.card.uses_laterality:
+            more["laterality"] = (rows % 2)[:, None].expand(-1, len(views))
         with isolated_rng(seed, "training"):
-            terms: dict[str, Tensor] = method(views, **labels)
+            terms: dict[str, Tensor] = method(views, **more)
         return terms
 
     def loss(self, method: Method, views: Sequence[Tensor], *, seed: int = 0) -> Tensor:

@@ -19,6 +19,7 @@ from bench.errors import SpecError
 from bench.spec import PretrainSpec
 from bench.training.distributed import process_count, process_rank
 from bench.training.layout import channels_last
+from bench.training.pairing import Pairing, partners_of_views
 from bench.training.randomness import stream
 
 STEPS_AHEAD = 2
@@ -38,10 +39,12 @@ class Batches:
     Args:
         spec: with one view for all, or one per view of the method.
         images: (n, H, W, C) uint8 or uint16.
-        labels: (n,) int64, or None.
+        labels: (n,) int64, or None; :meth:`load` gives them for the image of each batch row.
+        sides: (n,) int64 lateralities, or None; :meth:`load` gives them for the image of each view.
         views: views that the method expects.
         mean, std: per channel, on the [0, 1] scale.
         device: makes the views.
+        pairing: of these images; every view but the first then shows a partner of the image.
 
     Raises:
         SpecError: the number of view specs does not fit, or the batch is larger than the training split or cannot be
@@ -58,6 +61,8 @@ class Batches:
         mean: Sequence[float],
         std: Sequence[float],
         device: torch.device,
+        pairing: Pairing | None = None,
+        sides: NDArray[np.int64] | None = None,
     ) -> None:
         assert spec.training is not None
         if len(spec.views) not in (1, views):
@@ -66,10 +71,12 @@ class Batches:
                 f"Give one for all views, or {views}."
             )
         self.size = spec.training.batch_size
-        if self.size > len(images):
+        self.pairing = pairing
+        self.count = len(images) if pairing is None else pairing.per_epoch
+        if self.size > self.count:
             raise SpecError(
                 f"Pre-training {spec.method!r} on {spec.data.key!r}: batch_size {self.size} is larger than the "
-                f"training split of {len(images)} images. Set training.batch_size to at most {len(images)}."
+                f"{self.count} images of an epoch. Set training.batch_size to at most {self.count}."
             )
         self.own = spec.training.own_batch_size(process_count())
         self.seed = spec.seed
@@ -82,13 +89,14 @@ class Batches:
         self.reader: Reader[Tensor] | None = None
         self.upcoming = (-1, -1)  # epoch and step that the reader gives next
         self.labels = None if labels is None else torch.from_numpy(labels).to(device)
+        self.sides = None if sides is None else torch.from_numpy(sides).to(device)
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(-1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32, device=device).view(-1, 1, 1)
         self.order = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
         """Steps per epoch."""
-        return len(self.images) // self.size
+        return self.count // self.size
 
     def __enter__(self) -> Batches:
         return self
@@ -108,7 +116,8 @@ class Batches:
         self.order = self._order(epoch).to(self.device)
 
     def load(self, epoch: int, step: int) -> tuple[list[Tensor], Tensor | None]:
-        """The views, each (B, C, H, W) normalized, and the labels (B,) of one step, counted from 0 in the epoch.
+        """The views, each (B, C, H, W) normalized, of one step, counted from 0 in the epoch, and what the method gets
+        with them: the labels (B,), the lateralities (B, views) of the images that are shown, or None.
 
         B is this process's part of the batch.
 
@@ -117,36 +126,59 @@ class Batches:
         """
         first = process_rank() * self.own
         index = self._part(self.order, step)
-        pixels = unit(self._read(epoch, step) if self.resident is None else self.resident[index])  # (B, C, H, W)
+        shown = self._shown(self.order, epoch, step)
+        read = self._read(epoch, step, sources=len(shown)) if self.resident is None else None
+        sources = [
+            unit(self.resident[rows] if self.resident is not None else read[number])  # type: ignore[index]
+            for number, rows in enumerate(shown)
+        ]  # (B, C, H, W) each
         views = []
         for number, view in enumerate(self.views):
+            pixels = sources[min(number, len(sources) - 1)]
             generator = stream("views", self.seed, epoch, step, number)  # on the CPU: the same draws on every device
             made = make_view(pixels, view, generator, first=first, batch=self.size)
             views.append(channels_last((made - self.mean).div_(self.std)))
+        if self.sides is not None:
+            return views, torch.stack([self.sides[shown[min(n, len(shown) - 1)]] for n in range(len(views))], dim=1)
         return views, None if self.labels is None else self.labels[index]
 
     def _order(self, epoch: int) -> Tensor:
+        if self.pairing is not None:
+            return self.pairing.order(epoch, self.seed)
         return torch.randperm(len(self.images), generator=stream("order", self.seed, epoch))
 
     def _part(self, order: Tensor, step: int) -> Tensor:
         """This process's images of a step."""
-        return order[step * self.size :][process_rank() * self.own :][: self.own]
+        return self._own(order[step * self.size :][: self.size])
+
+    def _own(self, whole: Tensor) -> Tensor:
+        """This process's part of what belongs to a whole batch."""
+        return whole[process_rank() * self.own :][: self.own]
+
+    def _shown(self, order: Tensor, epoch: int, step: int) -> list[Tensor]:
+        """This process's images of a step, once for all views, or with pairs of images for each view."""
+        if self.pairing is None:
+            return [self._part(order, step)]
+        whole = order[step * self.size :][: self.size]  # all processes draw for the whole batch
+        shown = partners_of_views(self.pairing, whole, views=len(self.views), seed=self.seed, epoch=epoch, step=step)
+        return [self._own(rows) for rows in shown]
 
     def _parts_from(self, epoch: int, step: int) -> Iterator[NDArray[np.int64]]:
         """This process's images of all steps that are to come."""
         for later in range(epoch, max(self.epochs, epoch + 1)):
             order = self._order(later)
             for number in range(step if later == epoch else 0, len(self)):
-                yield self._part(order, number).numpy()
+                yield torch.cat(self._shown(order, later, number)).numpy()
 
-    def _read(self, epoch: int, step: int) -> Tensor:
-        """The stored pixels (B, C, H, W) of this process's part of a step, on the device."""
+    def _read(self, epoch: int, step: int, *, sources: int) -> tuple[Tensor, ...]:
+        """The stored pixels (B, C, H, W) of this process's part of a step, on the device, for each of the sources."""
         if self.reader is None or self.upcoming != (epoch, step):
             self.close()
             ahead, pin = STEPS_AHEAD * self.own, self.device.type == "cuda"
             self.reader = Reader(self.images, self._parts_from(epoch, step), as_planes, ahead=ahead, pin=pin)
         self.upcoming = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
-        return torch.cat([piece.to(self.device, non_blocking=True) for piece in self.reader.take(self.own)])
+        pieces = [piece.to(self.device, non_blocking=True) for piece in self.reader.take(sources * self.own)]
+        return tuple(torch.cat(pieces).view(sources, self.own, *pieces[0].shape[1:]))
 
 
 def _planes_bytes(images: Images) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["term", "diagnostic", "schedule"]
 
@@ -58,6 +59,7 @@ class TrainingResult:
         images_per_second: images (not views) through data and compute.
         steps: optimizer steps of the whole training.
         collapse: the evidence that the embeddings ended as one vector; empty when they did not.
+        pairing: of a training with pairs of images, see :class:`bench.training.pairing.PairingFacts`.
     """
 
     history: list[HistoryRow]
@@ -65,6 +67,7 @@ class TrainingResult:
     images_per_second: float
     steps: int
     collapse: str = ""
+    pairing: Mapping[str, Any] | None = None
 
     @property
     def final_loss(self) -> float:

@@ -34,6 +34,7 @@ from bench.training.layout import to_channels_last
 from bench.training.method import Method
 from bench.training.norm import synchronize_batch_norm
 from bench.training.optimizers import build_optimizer, scaled_lr
+from bench.training.pairing import Pairing
 from bench.training.precision import true_float32
 from bench.training.randomness import isolated_rng, rng_state, set_rng_state
 from bench.training.schedule import Schedule, set_learning_rates
@@ -53,6 +54,8 @@ def pretrain(
     device: str = "cpu",
     checkpoint: CheckpointFile | None = None,
     progress: Callable[[EpochRecord], None] | None = None,
+    pairing: Pairing | None = None,
+    sides: NDArray[np.int64] | None = None,
 ) -> TrainingResult:
     """Train ``method`` in place on the training split.
 
@@ -73,6 +76,8 @@ def pretrain(
         checkpoint: where to save and from where to resume; None trains in one sitting. The caller deletes it when the
             result is safe.
         progress: called after each epoch, once it is saved.
+        pairing: of these images, where views show different images of a patient.
+        sides: (n,) int64 lateralities, -1 where unknown; for a method whose card says ``uses_laterality``.
 
     Raises:
         SpecError: recipe, views, batch or device do not fit the method or the data.
@@ -98,6 +103,8 @@ def pretrain(
             mean=mean,
             std=std,
             device=fabric.device,
+            pairing=pairing,
+            sides=sides if method.card.uses_laterality else None,
         )
         with batches:
             return _Training(fabric, method, training, batches, device).run(checkpoint, progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from torch import nn
 
@@ -14,6 +14,7 @@ from bench.training.checkpoint import CheckpointFile
 from bench.training.history import EpochRecord, TrainingResult
 from bench.training.loop import pretrain
 from bench.training.method import Method
+from bench.training.pairing import Pairing, laterality_codes
 from bench.training.randomness import isolated_rng
 
 
@@ -57,7 +58,8 @@ def train_encoder(
         SpecError, DivergenceError, CollapseError: as in :func:`bench.training.loop.pretrain`.
     """
     seen = data.split("train") if model.card.uses_labels else data.pretraining
-    return pretrain(
+    pairing = None if spec.pairing is None else Pairing(spec.pairing, seen.metadata)
+    result = pretrain(
         model,
         spec,
         seen.images,
@@ -67,4 +69,7 @@ def train_encoder(
         device=device,
         checkpoint=checkpoint,
         progress=progress,
+        pairing=pairing,
+        sides=laterality_codes(seen.metadata, len(seen.images)) if model.card.uses_laterality else None,
     )
+    return result if pairing is None else replace(result, pairing=asdict(pairing.facts(seen.labels)))

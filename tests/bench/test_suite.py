@@ -7,8 +7,8 @@ import yaml
 
 from bench.errors import SpecError, UnknownNameError
 from bench.registry import discover
-from bench.spec import DataSpec, PretrainSpec, RunSpec
-from bench.suite import Candidate, expand, find_suite, load_suite
+from bench.spec import DataSpec, PairingSpec, PretrainSpec, RunSpec
+from bench.suite import Candidate, Evaluation, expand, find_suite, load_suite
 from bench.training.optimizers import scaled_lr
 from bench.training.schedule import Schedule
 
@@ -201,7 +201,8 @@ def cifar10() -> dict[str, PretrainSpec]:
 
 
 def test_the_cifar10_suite_has_a_preset_for_every_method(cifar10: dict[str, PretrainSpec]) -> None:
-    runnable = {entry.key for entry in discover().methods if not entry.card.imported}  # type: ignore[union-attr]
+    cards = {entry.key: entry.card for entry in discover().methods}
+    runnable = {key for key, card in cards.items() if not (card.imported or card.pairing)}  # type: ignore[union-attr]
     assert set(cifar10) == {*PRESETS, "supervised", "pseudo_label", "random_init"} == runnable
     for spec in cifar10.values():
         assert (spec.data.key, spec.backbone, spec.backbone_params["stem"]) == ("cifar10", "resnet18", "cifar")
@@ -436,3 +437,39 @@ def test_an_imported_encoder_needs_only_the_images_that_it_is_evaluated_on(tmp_p
         ("imported[theirs]", "digits"): "digits",
         ("imported[theirs]", "mnist5k"): "mnist5k",
     }
+
+
+def test_a_method_of_pairs_by_metadata_is_one_of_all_methods_where_there_is_metadata() -> None:
+    catalog = discover()
+    suite = find_suite("smoke", catalog)[1]
+    table = DataSpec(key="table")
+
+    def methods(*offers: str) -> set[str]:
+        optional = suite.model_copy(update={"protocols": (Evaluation(protocol="knn"),)})
+        return {s.pretrain.method for s in expand(optional, catalog, data=table, offers=lambda _: ("labels", *offers))}
+
+    assert methods("metadata") - methods() == {"medaug"}
+
+
+def test_the_pairing_is_that_of_the_candidate_else_of_the_method() -> None:
+    catalog = discover()
+    given = {"study": "all", "laterality": "distinct"}
+    suite = find_suite("smoke", catalog)[1].model_copy(
+        update={
+            "data": DataSpec(key="table"),
+            "protocols": (Evaluation(protocol="knn"),),
+            "overrides": {},
+            "methods": tuple(
+                Candidate.model_validate(item)
+                for item in (
+                    {"method": "medaug"},
+                    {"method": "medaug", "variant": "plain", "pairing": "none"},
+                    {"method": "byol", "variant": "medaug", "pairing": given},
+                    {"method": "byol"},
+                    {"method": "random_init", "pairing": given},
+                )
+            ),
+        }
+    )
+    found = [spec.pretrain.pairing for spec in expand(suite, catalog)]
+    assert found == [PairingSpec(study="same"), None, PairingSpec.model_validate(given), None, None]

@@ -490,7 +490,7 @@ def test_collapse_is_noticed_at_the_end_of_a_short_training() -> None:
 
 
 def test_a_batch_larger_than_the_split_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"batch_size 64 is larger than the training split of 50 images\. Set .+ 50\."):
+    with pytest.raises(SpecError, match=r"batch_size 64 is larger than the 50 images of an epoch\. Set .+ 50\."):
         train(make(Contrast), toy_spec(batch_size=64))
 
 

@@ -32,6 +32,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "simclr_fnc, elimination": ("simclr_fnc", {"strategy": "elimination"}),
     "moco_fnc, elimination": ("moco_fnc", {"strategy": "elimination", "aggregation": "mean"}),
     "vicreg, the paper's definition": ("vicreg", {"definition": "paper"}),
+    "medaug, synthetic": ("medaug", {"negatives": "synthetic", "share": 0.5}),
+    "medaug, appended": ("medaug", {"negatives": "appended", "share": 0.5}),
     "wmse, 4 views": ("wmse", {"positives": 4, "iterations": 2}),
 }
 
@@ -66,7 +68,7 @@ class Case:
 
     method: Method
     views: int
-    uses_labels: bool
+    card: MethodCard
 
     @classmethod
     def of(cls, key: str, given: Mapping[str, Any]) -> Case:
@@ -77,7 +79,7 @@ class Case:
         classes = {"num_classes": NUM_CLASSES} if card.uses_labels else {}
         with isolated_rng(0, "heads"):
             method = entry.load()(TinyBackbone(3, 8), **params, **classes).double()
-        return cls(method, card.view_count(params), card.uses_labels)
+        return cls(method, card.view_count(params), card)
 
     def run(self) -> dict[str, Tensor]:
         """Terms and gradients of the first step, and the state after two steps."""
@@ -86,7 +88,9 @@ class Case:
         optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
         found: dict[str, Tensor] = {}
         for step in range(1, STEPS + 1):
-            labels = {"labels": own_rows(torch.arange(BATCH) % NUM_CLASSES)} if self.uses_labels else {}
+            labels = {"labels": own_rows(torch.arange(BATCH) % NUM_CLASSES)} if self.card.uses_labels else {}
+            if self.card.uses_laterality:
+                labels["laterality"] = own_rows((torch.arange(BATCH) % 2)[:, None].expand(-1, self.views))
             with isolated_rng(step, "training"):
                 terms = self.method([own_rows(view) for view in global_views(step, self.views)], **labels)
                 total = torch.stack(tuple(terms.values())).sum()
