@@ -180,7 +180,7 @@ def report(
 
 @app.command()
 def tables(
-    number: Annotated[Literal["1", "2", "all"], typer.Argument(help="Number of the table.")] = "all",
+    number: Annotated[Literal["1", "2", "3", "all"], typer.Argument(help="Number of the table.")] = "all",
     origin: Annotated[Origin, typer.Option(help="Whose values.")] = "both",
     format: Annotated[Format, typer.Option(help="Output format.")] = "md",
     suite: SuiteOption = "",
@@ -193,13 +193,13 @@ def tables(
     store: StoreUrl = STORE,
     plugin: Plugins = None,
 ) -> None:
-    """Print a comparison table: 1 is linear and semi-supervised evaluation, 2 detection."""
+    """Print a comparison table: 1 is linear and semi-supervised evaluation, 2 detection, 3 medical imaging."""
     from bench.reporting import render_tables
 
     request = make_request(
         suite, methods, "", seeds, data, dataset, store, plugin, labels=labels, data_param=data_param
     )
-    numbers = ("1", "2") if number == "all" else (number,)
+    numbers = ("1", "2", "3") if number == "all" else (number,)
     print(render_tables(request, numbers, origin=origin, format=format))
     print_problems(request)
 

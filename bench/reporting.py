@@ -78,7 +78,7 @@ def render_tables(request: Request, numbers: Sequence[str], *, origin: str, form
     """Comparison tables in one of the output formats; several in JSON are one list.
 
     Raises:
-        RequestError: Table 2 alone was asked for, measured, and nothing measures it.
+        RequestError: Table 2 or 3 alone was asked for, measured, and nothing measures it.
     """
     plan = request.plan(request.results.frame())
     rows = shown_rows(plan, request.results.frame())
@@ -88,15 +88,27 @@ def render_tables(request: Request, numbers: Sequence[str], *, origin: str, form
         tables.append(_reports("table1").build_table(origin, **shared))
     if "2" in numbers:
         tables += _reports("table2").build_tables(origin, **shared)
+    if "3" in numbers:
+        tables += _reports("table3").build_tables(origin, **shared)
     if not tables:
-        raise RequestError(
-            f"Table 2: the suite {plan.suite} measures no detection. Choose a suite with the protocol `detection`, "
-            "such as quick, or --origin published."
-        )
+        raise RequestError(_without_tables(plan.suite, numbers))
     rendered = [str(table.render(format)) for table in tables]
     if format == "json" and len(rendered) > 1:
         return json.dumps([json.loads(text) for text in rendered], ensure_ascii=False, indent=1) + "\n"
     return "\n".join(rendered)
+
+
+def _without_tables(suite: str, numbers: Sequence[str]) -> str:
+    """Why a measured table has no values in this suite, and what to do."""
+    if "2" in numbers:
+        return (
+            f"Table 2: the suite {suite} measures no detection. Choose a suite with the protocol `detection`, such as "
+            "quick, or --origin published."
+        )
+    return (
+        f"Table 3: the suite {suite} has no method that is made for medical images and none with pairs by metadata. "
+        "Choose a suite with such a method, `medaug` for example, or --origin published."
+    )
 
 
 def shown_rows(plan: Plan, rows: pd.DataFrame) -> pd.DataFrame:

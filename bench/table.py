@@ -16,8 +16,9 @@ from typing import Any, Literal
 from bench.metric import Metric
 
 CellState = Literal[
-    "text", "measured", "published", "stale", "partial", "failed", "missing", "undefined", "unplanned", "absent"
-]
+    "text", "measured", "published", "stale", "partial", "failed", "missing", "undefined", "unplanned", "absent",
+    "unverified",
+]  # fmt: skip
 Format = Literal["md", "csv", "latex", "json", "html"]
 
 
@@ -46,14 +47,17 @@ STATES: dict[CellState, StateMark] = {
     "undefined": StateMark(glyph="n/d", word="", meaning="not defined for these data"),
     "unplanned": StateMark(glyph="·", word="", meaning="not part of this suite"),
     "absent": StateMark(glyph="–", word="", meaning="no value is printed in the sources"),
+    "unverified": StateMark(glyph="?", word="", meaning="known from memory only, so it is left out"),
 }
 
 QUOTED = "†"
 SECONDARY = "‡"
+RECOMPUTED = "§"
 ABOVE, BELOW, OPEN_ABOVE, OPEN_BELOW = "↑", "↓", "⇡", "⇣"
 MARKS = {
     QUOTED: "quoted: the cited source took the value from elsewhere",
     SECONDARY: "read in a source that repeats the paper, not in the paper itself",
+    RECOMPUTED: "computed for this harness from predictions that the authors released; no source prints it",
     ABOVE: "a lower bound: the curve of the reference does not reach this accuracy",
     BELOW: "an upper bound: the curve of the reference starts above this accuracy",
     OPEN_ABOVE: "the interval is open above: its upper end is such a lower bound",

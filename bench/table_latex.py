@@ -42,6 +42,7 @@ SPECIAL = {
     "→": r"$\to$",
     "†": r"$^{\dagger}$",
     "‡": r"$^{\ddagger}$",
+    "§": r"\S{}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
     "⇡": r"$\Uparrow$",

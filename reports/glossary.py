@@ -8,6 +8,16 @@ GLOSSARY = (
     ("features", "The numbers that a network makes of an image; what pre-training is to improve."),
     ("linear probe, probe for findings", "The network stays as it is, and the simplest classifier is trained on its "
      "features with labels. Its accuracy says how much of what the labels mean the features hold."),
+    ("pretext task, pretext method", "What a network is trained to do with images alone, for the sake of the features: "
+     "to put slices in order, to restore a hidden part, to recognize two views of one image."),
+    ("positive pair, negatives", "Two views that are to get similar features are a positive pair; negatives are images "
+     "whose features are to differ from theirs. Not every method has negatives."),
+    ("teacher with stop-gradient", "A copy of the network, most often a slowly moving average, whose features the "
+     "network is to predict and which learns nothing from the mistakes."),
+    ("explicit decorrelation", "A term of the loss, or whitening, that keeps the single features from saying the "
+     "same."),
+    ("pairs by metadata", "The two views show two images of one patient, chosen by study (one visit) and laterality "
+     "(from the front or from the side)."),
     ("fine-tuning", "The whole network is trained further, with labels."),
     ("baseline", "What the methods are to beat: the same network without any training (random init), and the one that "
      "was trained on all labels from the start (supervised)."),

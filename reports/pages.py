@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.published import CONFIDENCE_WORDS, load_papers
 from bench.published.errata import CHECKS, SEVERITIES, errata_csv, load_errata
+from bench.published.works import REVIEW
 from bench.table import MARKS, STATES, Format, Table
 from bench.table_html import to_html
 from reports import ablations, table2_beside, table2_measured
@@ -44,6 +45,8 @@ from reports.label_figures import method_figure, whole_figure
 from reports.label_tables import RULES as LABEL_RULES
 from reports.label_tables import accuracy_table, utility_table
 from reports.measured import MEASURED_NOTE, Measured, companion_table, measured_table
+from reports.medical_layouts import Record
+from reports.medical_pages import medical_content, table3_content
 from reports.method_page import card_facts, collapse_facts, encoders, results_table
 from reports.overview import compute_seconds, counts, environments, gaps, headline, recipe_table
 from reports.panels import measured_panels, printed_panels, published_panels
@@ -80,6 +83,7 @@ class Pages:
     measured: Measured
     printed: tuple[PublishedRow, ...]
     detectors: tuple[Printed, ...]
+    medicine: tuple[Record, ...]
     losses: Mapping[str, Breakdown]
 
     @property
@@ -155,6 +159,13 @@ class Pages:
             tables=[self._table(table) for table in (*tables, *published_tables(self.detectors))],
             panels=(*measured_panels(only_detection(self.measured)), *printed_panels(self.detectors)),
         )
+
+    def table3(self) -> None:
+        self._page("table3.html", title="Table 3", **table3_content(self.measured, self._table))
+
+    def medical(self) -> None:
+        content = medical_content(self.medicine, self._table)
+        self._page("medical.html", title="Medical imaging, as published", **content)
 
     def methods(self) -> None:
         self._page(
@@ -307,6 +318,7 @@ class Pages:
     def about(self) -> None:
         cited = dict.fromkeys(str(record["paper"]) for row in self.printed for record in row.values.values())
         cited |= dict.fromkeys(method.paper for method in self.measured.methods.values() if method.paper)
+        cited |= dict.fromkeys((REVIEW, *(str(record["paper"]) for record in self.medicine)))
         papers = load_papers()
         self._page(
             "about.html",

@@ -19,6 +19,7 @@ from reports.files import Files
 from reports.findings import finding_tables
 from reports.images import image_sets
 from reports.measured import Measured
+from reports.medical_tables import medical_values
 from reports.pages import Pages
 from reports.places import method_path
 from reports.probe_agreement import agreement_table
@@ -72,6 +73,7 @@ def build_site(
         measured=measured,
         printed=printed,
         detectors=printed_detectors(published),
+        medicine=medical_values(published),
         losses=losses,
     )
     gained = gains(measured, predictions)
@@ -80,6 +82,8 @@ def build_site(
     pages.findings()
     pages.table1(agreement_table(measured, predictions))
     pages.table2(gained)
+    pages.table3()
+    pages.medical()
     pages.methods()
     pages.breakdown(history)
     pages.diagnostics()

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from bench.card import DatasetCard
 from bench.data.dataset import SPLITS, ImageDataset, Subset
 from bench.data.detection import ArrayScenes, DetectionDataset, objects_of, presence
+from bench.data.draws import Draws
 from bench.data.files import depends_on
 from bench.data.mnist5k import mnist5k
 from bench.errors import DataError
@@ -138,22 +139,6 @@ def compose(digits: ImageDataset, counts: dict[str, int], *, side: int, seed: in
         objects=objects,
         layout="coco",
     )
-
-
-class Draws:
-    """Whole numbers from a bit generator, whose raw output is the same in every version of NumPy."""
-
-    def __init__(self, bits: np.random.PCG64) -> None:
-        self.bits = bits
-
-    def between(self, low: int, high: int) -> int:
-        """One of low … high, each as likely but for 1 part in 2^58."""
-        return low + (int(self.bits.random_raw()) * (high - low + 1) >> 64)
-
-    def levels(self, height: int, width: int, most: int) -> Gray:
-        """(H, W) numbers of -most … most."""
-        raw = self.bits.random_raw(height * width).reshape(height, width) >> np.uint64(32)
-        return (raw * np.uint64(2 * most + 1) >> np.uint64(32)).astype(np.int64) - most
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ class Paper:
     Attributes:
         key: citation key.
         kind: ``paper``, ``repository``, or ``unidentified`` when its title was not seen.
-        authors: in BibTeX form; empty where it was not seen.
+        authors: in BibTeX form, ``Azizi and others`` where only the first was seen; empty where none was.
         arxiv_id, doi, url: empty where there is none or it was not seen.
     """
 
@@ -98,7 +98,10 @@ class Paper:
         if not self.authors:
             return self.title.split(":")[0].split(",")[0] + (f" {self.year}" if self.year else "")
         names = [name.split(",")[0] for name in self.authors.split(" and ")]
-        who = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
+        if len(names) == 2 and names[1] != "others":  # BibTeX's word for names that are not listed
+            who = " and ".join(names)
+        else:
+            who = names[0] if len(names) == 1 else f"{names[0]} et al."
         return f"{who} {self.year}" if self.year else who
 
     @property

@@ -169,6 +169,21 @@ def test_tables_prints_table_2_and_says_when_nothing_measures_it(cli: Run, tiny:
     assert code == 2 and "measures no detection" in err
 
 
+def test_tables_prints_table_3_and_says_when_nothing_measures_it(cli: Run, tiny: Path) -> None:
+    code, out, _ = cli("tables", "3", "--origin", "published", "--format", "json", "--suite", tiny)
+    assert code == 0 and [table["key"] for table in json.loads(out)] == [
+        "table3-pretext-methods",
+        "table3-works-contrastive",
+        "table3-works-predictive",
+        "table3-works-generative",
+        "table3-works-multi-self-supervised",
+    ]
+    code, out, _ = cli("tables", "all", "--suite", tiny)
+    assert code == 0 and "PASCAL VOC.**" in out and "**Table 3: counted by pretext method.**" in out
+    code, _, err = cli("tables", "3", "--origin", "measured", "--suite", tiny)
+    assert code == 2 and "Table 3: " in err and "no method that is made for medical images" in err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

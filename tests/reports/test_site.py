@@ -19,7 +19,7 @@ from reports.site import build_site
 from .synthetic import METHODS, ODD_TITLE, PROTOCOLS, TITLES, make_history, make_plan, make_rows, published_values
 
 VOID = frozenset(("meta", "br", "input", "link", "hr", "img"))
-WORDS = ("methods.html", "errata.html")
+WORDS = ("methods.html", "errata.html", "table3.html", "medical.html")
 ODD_METHODS = METHODS | {"simclr": replace(METHODS["simclr"], title=ODD_TITLE)}
 
 

@@ -10,7 +10,7 @@ import pytest
 from bench.data import digit_scenes
 from bench.data.dataset import SPLITS, ImageDataset
 from bench.data.detection import DetectionDataset
-from bench.data.digit_scenes import DIGIT_SIDE, DIGITS, HIDDEN, SMALLEST_SIDE, Draws, compose, resized, run_lengths
+from bench.data.digit_scenes import DIGIT_SIDE, DIGITS, HIDDEN, SMALLEST_SIDE, compose, resized, run_lengths
 from bench.data.sources import DataSource
 from bench.errors import DataError
 from bench.spec import DataSpec
@@ -137,14 +137,6 @@ def test_the_cache_returns_the_same_scenes_and_objects(embedded: DataSource) -> 
 def test_unfit_parameters_are_refused(embedded: DataSource, wrong: dict[str, int]) -> None:
     with pytest.raises(DataError, match=f"digit_scenes needs .*got .*{next(iter(wrong.values()))}"):
         embedded.load(DataSpec(key="digit_scenes", params=wrong))
-
-
-def test_draws_reach_both_ends_equally_often() -> None:
-    draws = Draws(np.random.PCG64(0))
-    counts = np.bincount([draws.between(2, 5) for _ in range(4000)], minlength=6)
-    assert counts[:2].sum() == 0 and (abs(counts[2:] - 1000) < 120).all()
-    levels = draws.levels(100, 100, 2)
-    assert (abs(np.bincount((levels + 2).ravel()) - 2000) < 200).all()
 
 
 def test_resizing_is_bilinear_and_antialiased() -> None:
