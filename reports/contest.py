@@ -32,7 +32,7 @@ MAIN = (DETECTION, "linear_probe", "multilabel_probe", "knn", "semi_supervised")
 IMBALANCE = 3.0
 """Where the largest class has more than so many times the images of the smallest, all classes count alike."""
 SEED = 20_001
-MOST_WORK, RESAMPLES = 10**9, (200, 2000)
+MOST_WORK, RESAMPLES = 3 * 10**8, (200, 2000)
 """Detections of all methods times resamples at most; resamples at least and at most."""
 PROBABILITY = "probability "
 POINTS = Metric(key="difference", title="difference", unit="points", higher_is_better=None)
