@@ -105,9 +105,10 @@ def _one_per_training(cells: Sequence[PlannedCell]) -> Sequence[PlannedCell]:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that a reader thinks in: ``0.4 s``, ``12 min``, ``5.2 h``, ``3 days``."""
-    for unit, size, limit in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 72)):
+    """A time in the unit that a reader thinks in: ``0.4 s``, ``12 min``, ``5.2 h``, ``30 days``, ``4.5 years``."""
+    for unit, size, limit in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 72), ("days", 86400, 730)):
         if seconds < size * limit:
             value = seconds / size
             return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{seconds / 86400:.0f} days"
+    years = seconds / (365.25 * 86400)
+    return f"{years:.1f} years" if years < 10 else f"{years:.0f} years"

@@ -89,7 +89,10 @@ def test_nothing_to_run_needs_no_sentence() -> None:
         (100, "1.7 min"),
         (5990, "100 min"),
         (6000, "1.7 h"),
-        (7e5, "8 days"),
+        (7e5, "8.1 days"),
+        (6.3e7, "729 days"),
+        (6.4e7, "2.0 years"),
+        (7.2e9, "228 years"),
     ],
 )
 def test_a_duration_has_the_unit_that_a_reader_thinks_in(seconds: float, words: str) -> None:
