@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from bench.errors import SpecError
@@ -132,6 +133,28 @@ class MethodCard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Need:
+    """A module that one value of a parameter needs and that does not come with this package.
+
+    Attributes:
+        parameter, value: of the protocol.
+        module: what Python must be able to import.
+        advice: how to get it, or do without.
+    """
+
+    parameter: str
+    value: str
+    module: str
+    advice: str
+
+    def lacking(self, params: Mapping[str, Any]) -> str:
+        """What to tell where these parameters need the module and it is not installed; else nothing."""
+        if params.get(self.parameter) != self.value or find_spec(self.module) is not None:
+            return ""
+        return f"{self.parameter}: {self.value} needs {self.module}, which is not installed. {self.advice}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProtocolCard:
     """A protocol's identity card.
 
@@ -142,6 +165,7 @@ class ProtocolCard:
         requires: capabilities that the evaluation dataset must declare.
         paper: citation key of the protocol's source, if it has one.
         chance: what the metric's chance level is, in words.
+        needs: modules that some of its settings need; a run that lacks one is refused before anything is computed.
         compares_images: test images are compared with each other, so that the scores and predictions are those of a
             set of images and change with the set; otherwise each image is judged alone, which the battery checks.
     """
@@ -152,7 +176,12 @@ class ProtocolCard:
     requires: tuple[Capability, ...] = ("labels",)
     paper: str = ""
     chance: str = ""
+    needs: tuple[Need, ...] = ()
     compares_images: bool = False
+
+    def lacking(self, params: Mapping[str, Any]) -> str:
+        """The first need that is not met with these parameters, in words; empty where all are."""
+        return next(filter(None, (need.lacking(params) for need in self.needs)), "")
 
 
 @dataclass(frozen=True, kw_only=True)

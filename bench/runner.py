@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.card import ProtocolCard
 from bench.data.sources import DataSource
 from bench.errors import JobError, RequestError
 from bench.executors import InlineExecutor, event_queue, local_processes
@@ -81,11 +82,13 @@ def run(
         notify: receives the events of all jobs, in this process.
 
     Raises:
-        RequestError: the device, or as many of it as are asked for, is not there; a batch cannot be divided over them.
+        RequestError: the device, or as many of it as are asked for, is not there; a batch cannot be divided over them;
+            an evaluation needs a package that is not installed.
     """
     bundles = bundles_of(suite, cells)
     device = resolve_device(settings.device)
     check_devices(device, settings.devices)
+    check_packages(bundles, catalog)
     for bundle in bundles:
         if bundle.spec.training is not None:
             bundle.spec.training.own_batch_size(settings.devices)
@@ -255,6 +258,19 @@ def check_devices(device: str, devices: int) -> None:
 
     if devices > (found := torch.cuda.device_count()):
         raise RequestError(f"--devices {devices}: torch sees {found} CUDA devices here. Use --devices {found}.")
+
+
+def check_packages(bundles: Iterable[Bundle], catalog: Catalog) -> None:
+    """Refuse evaluations that need a package which is not installed, before the pre-trainings that lead to them.
+
+    Raises:
+        RequestError: with the first such cell and how to get the package.
+    """
+    for cell in (cell for bundle in bundles for cell in bundle.cells):
+        card = catalog.protocols[cell.spec.protocol].card
+        assert isinstance(card, ProtocolCard)
+        if lacking := card.lacking(cell.spec.protocol_params):
+            raise RequestError(f"{cell.address} cannot run here: {lacking} --protocols leaves evaluations out.")
 
 
 def default_workers(device: str, devices: int = 1) -> int:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bench.card import ProtocolCard
+from bench.card import Need, ProtocolCard
 from bench.data.dataset import ImageDataset
 from bench.data.detection import DetectionDataset
 from bench.detection.detector import Task
@@ -27,7 +27,7 @@ from bench.detection.products import head_products
 from bench.detection.recipes import check_engine, resolved
 from bench.detection.training import Trained, detect_all, train_detector
 from bench.encoders.encoder import Encoder
-from bench.errors import DataError, DivergenceError, SpecError
+from bench.errors import DataError, DivergenceError, JobError, SpecError
 from bench.metric import AP, AP50, AP75, MASK_AP, MASK_AP50, MASK_AP75, VOC_AP, VOC_AP50, VOC_AP75
 from bench.protocol import Outcome, Protocol, Work
 from bench.registry import register_protocol
@@ -46,6 +46,16 @@ from bench.training.randomness import isolated_rng
         requires=("boxes",),
         paper="he2020moco",
         chance="near 0: a box at a random place hardly ever overlaps an object by half",
+        needs=(
+            Need(
+                parameter="engine",
+                value="detectron2",
+                module="detectron2",
+                advice="Install it from its repository as its INSTALL.md says (python -m pip install "
+                "--no-build-isolation 'git+https://github.com/facebookresearch/detectron2.git', with torch installed "
+                "first), or choose engine: torchvision.",
+            ),
+        ),
     ),
 )
 class Detection(Protocol):
@@ -114,6 +124,8 @@ class Detection(Protocol):
         started = time.perf_counter()
         if not isinstance(data, DetectionDataset):
             raise DataError(f"detection: {data.title} has no boxes. Choose scenes in VOC's or COCO's layout.")
+        if lacking := self.card.lacking({"engine": self.engine}):
+            raise JobError(f"detection: {lacking}")
         train, validation = data.split("train"), data.split("validation")
         if len(self.lrs) > 1 and not len(validation):
             raise DataError(f"detection: {data.title} has no validation scenes to choose a learning rate. Give one.")

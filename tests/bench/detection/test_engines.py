@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from bench.detection.detector import Task
-from bench.detection.engines import build
-from bench.detection.recipes import find_recipe
-from bench.errors import JobError
+from bench.errors import JobError, RequestError
+from bench.request import Request
 from protocols.detection import Detection
 
+from ..tiny import compute, write_suite
 from .residual import residual_encoder
+from .squares import squares
 
 
 @pytest.fixture
@@ -21,15 +23,22 @@ def without_detectron2(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_detectron2")
 def test_an_engine_that_is_not_installed_says_how_to_get_it() -> None:
-    task = Task(
-        encoder=residual_encoder(),
-        class_names=("cat",),
-        recipe=find_recipe("voc07+12"),
-        frozen=False,
-        device="cpu",
-    )
+    protocol = Detection(engine="detectron2", recipe="voc07+12")
     with pytest.raises(JobError, match=r"not installed.*pip install.*facebookresearch/detectron2.*engine: torchvision"):
-        build("detectron2", task)
+        protocol.evaluate(residual_encoder(), squares(2), seed=0, device="cpu")
+
+
+@pytest.mark.usefixtures("without_detectron2")
+def test_a_run_that_needs_it_is_refused_before_anything_is_trained(tmp_path: Path, shared_cache: Path) -> None:
+    scenes = {"key": "digit_scenes", "params": {"scenes_train": 2, "scenes_validation": 1, "scenes_test": 1}}
+    needy = {"protocol": "detection", "data": scenes, "params": {"engine": "detectron2", "recipe": "voc07+12"}}
+    suite = write_suite(tmp_path, protocols=[{"protocol": "knn"}, needy])
+    request = Request(suite=str(suite), store=str(tmp_path / "store"))
+    with pytest.raises(RequestError, match=r"byol/detection/.* cannot run here: .*not installed\. Install it"):
+        compute(request, shared_cache)
+    assert request.results.frame().empty
+    compute(replace(request, protocols=("knn",)), shared_cache)
+    assert set(request.results.frame()["status"]) == {"ok"}
 
 
 @pytest.mark.usefixtures("without_detectron2")
