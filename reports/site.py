@@ -82,14 +82,11 @@ def build_site(
     pages.findings()
     pages.table1(agreement_table(measured, predictions))
     pages.table2(gained)
-    pages.table3()
-    pages.medical()
-    pages.methods()
-    pages.breakdown(history)
-    pages.diagnostics()
-    pages.label_efficiency()
-    pages.detection(predictions)
+    for page in (pages.table3, pages.medical, pages.methods, pages.diagnostics, pages.label_efficiency):
+        page()
     pages.ablations()
+    pages.breakdown(history)
+    pages.detection(predictions)
     for key in dict.fromkeys(result.planned.spec.pretrain.name for result in measured.results):
         if key in measured.methods:
             pages.method(key, history)

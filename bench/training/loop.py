@@ -61,10 +61,9 @@ def pretrain(
 
     Within a process group all processes call this with the same arguments and end with the same weights: those of one
     process on the same batches, up to rounding. (A method that draws random numbers for the rows of its batch has to
-    draw them for the whole batch.) Only the first process needs ``progress``; only it writes the checkpoint.
-
-    The same spec, images and number of threads give the same weights bit for bit on a CPU, whether or not the
-    training was interrupted and resumed. Global random states are as before afterwards.
+    draw them for the whole batch.) Only the first process needs ``progress``; only it writes the checkpoint. The same
+    spec, images and number of threads give the same weights bit for bit on a CPU, whether or not the training was
+    interrupted and resumed. Global random states are as before afterwards.
 
     Args:
         method: freshly initialized; it ends on ``device``, in training mode.
@@ -73,16 +72,13 @@ def pretrain(
         labels: (n,) int64; they reach the method only if its card says ``uses_labels``.
         mean, std: per channel, on the [0, 1] scale.
         device: ``cpu`` or ``cuda``; of several processes each takes the CUDA device of its rank.
-        checkpoint: where to save and from where to resume; None trains in one sitting. The caller deletes it when the
-            result is safe.
+        checkpoint: where to save and resume, or None; the caller deletes it when the result is safe.
         progress: called after each epoch, once it is saved.
-        pairing: of these images, where views show different images of a patient.
-        sides: (n,) int64 lateralities, -1 where unknown; for a method whose card says ``uses_laterality``.
+        pairing, sides: of these images, see :class:`bench.training.batches.Batches`; sides reach only such a method.
 
     Raises:
         SpecError: recipe, views, batch or device do not fit the method or the data.
-        DivergenceError: a loss or a parameter became NaN or infinite.
-        CollapseError: all embeddings became the same vector.
+        DivergenceError, CollapseError: a loss or a parameter is not finite; all embeddings became the same vector.
         JobError: the processes do not start from the same weights.
         DataError: an image cannot be read.
     """
