@@ -51,8 +51,7 @@ def build_site(
     Args:
         out: folder of the report; made when it does not exist.
         plan: every cell with its state.
-        rows: the store's rows.
-        history: the store's history frame.
+        rows, history: the store's frames.
         published: the published values.
         methods, protocols: cards by key.
         suite: key of the suite, as the pages print it.

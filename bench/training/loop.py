@@ -79,8 +79,7 @@ def pretrain(
     Raises:
         SpecError: recipe, views, batch or device do not fit the method or the data.
         DivergenceError, CollapseError: a loss or a parameter is not finite; all embeddings became the same vector.
-        JobError: the processes do not start from the same weights.
-        DataError: an image cannot be read.
+        JobError, DataError: the processes do not start from the same weights; an image cannot be read.
     """
     training = _checked_recipe(method, spec, labels, device)
     arithmetic = true_float32() if training.precision == "32-true" else nullcontext()
